@@ -12,7 +12,7 @@ import pytest
 from fhir_server.search.filters import AllOf, AnyOf
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
-from fhir_server.store.mongodb import reader, sorting, transaction, translate
+from fhir_server.store.mongodb import documents, reader, sorting, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import found_wrong
 from tests.store.stores import empty_store
@@ -109,7 +109,7 @@ def bounded_answers_by_patient(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_row_keeps_its_first_place(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transaction, "_has_same_view", lambda made, row: True)
+    patch.setattr(documents, "has_same_view", lambda made, row: True)
 
 
 def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Fault:

@@ -21,7 +21,7 @@ from bson.raw_bson import RawBSONDocument
 from fhir_server import jsontext
 from fhir_server.errors import Problem
 from fhir_server.search.rows import Entry, SearchableRow
-from fhir_server.store import GuardedReference, LabeledElement, Row, VersionStamp
+from fhir_server.store import GuardedReference, IndexedRow, LabeledElement, Row, VersionStamp
 from fhir_server.store.row_order import patient_number
 from fhir_server.store.version_history import decode_history, encode_history
 
@@ -172,6 +172,18 @@ def history_document(document: Mapping[str, Any]) -> Document:
     """Return the document that stores this version in the history."""
     members = {member: value for member, value in document.items() if member != "_id"}
     return version_key(document["_id"], document["version"]) | members
+
+
+def has_same_view(document: Any, row: Row) -> bool:
+    """Return whether the previous version had the same class, release and patients, and so has the same place."""
+    return (document["class"], document["release"], tuple(document["patients"])) == (row.class_id, row.release_at, row.patients)
+
+
+def relabeled_document(document: Any, indexed: IndexedRow) -> Document:
+    """Return a stored version's document with new labels; body, time and interaction do not change."""
+    before = decode_row(document)
+    row = msgspec.structs.replace(indexed.row, body=before.body, updated=before.updated, interaction=before.interaction)
+    return encode_document(row, indexed.entries, document["stored"], document["at"])
 
 
 def version_key(name: str, version: int) -> Document:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pymongo import DeleteOne, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.store.mongodb.documents import Document
-from fhir_server.store.mongodb.schema import Connection
+from fhir_server.store.mongodb.schema import Connection, record_id
 
 
 async def delete_family(connection: Connection, session: AsyncClientSession, family: str) -> None:
@@ -27,3 +28,13 @@ async def exchange(connection: Connection, session: AsyncClientSession, id: str,
     if writes:
         await connection.secrets.bulk_write(writes, session=session)
     return True
+
+
+async def set_record(connection: Connection, session: AsyncClientSession, kind: str, key: str, value: bytes | None) -> None:
+    """Store a record that does not expire, or remove it (None)."""
+    id = record_id(kind, key)
+    if value is None:
+        await connection.secrets.delete_one({"_id": id}, session=session)
+    else:
+        document = {"kind": kind, "key": key, "value": value, "expires": MAX_INSTANT, "family": ""}
+        await connection.secrets.replace_one({"_id": id}, document, upsert=True, session=session)

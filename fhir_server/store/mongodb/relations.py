@@ -5,8 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from fhir_server.store import Row
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.reader import MongoSnapshot
+from fhir_server.store.mongodb.sorting import ORDER
+
+
+async def referrers(
+    snapshot: MongoSnapshot, target: str, params: frozenset[str] | None, limit: int | None
+) -> tuple[dict[str, Row], set[str]]:
+    """Return the rows by name whose current version refers to the target, and the names of those of which a past one does."""
+    found: dict[str, Row] = {}
+    past: set[str] = set()
+    for type, elements in reference_conditions(target, params).items():
+        among = {**({} if type is None else {"type": type}), "ref": {"$elemMatch": elements}}
+        current = await snapshot.current_documents(among, docs.ROW, sort=ORDER, limit=limit or 0)
+        found |= {document["_id"]: docs.decode_row(document) for document in current}
+        past |= {document["rid"] for document in await snapshot.past_documents(among, {"rid": 1, "_id": 0})}
+    return found, past
 
 
 async def referrer_names(snapshot: MongoSnapshot, targets: Collection[str], after: str, limit: int | None) -> dict[str, tuple[str, ...]]:

@@ -21,8 +21,8 @@ from fhir_server.errors import Problem
 from fhir_server.store.mongodb.failures import BUSY, is_transient
 from fhir_server.store.mongodb.locks import SLOTS
 from fhir_server.store.mongodb.schema import Connection
-from fhir_server.store.mongodb.transaction import MongoTransaction, OutOfTurnError
-from fhir_server.store.mongodb.write_queue import WriteQueue, new_ticket
+from fhir_server.store.mongodb.transaction import MongoTransaction
+from fhir_server.store.mongodb.write_queue import OutOfTurnError, WriteQueue, new_ticket
 
 T = TypeVar("T")
 

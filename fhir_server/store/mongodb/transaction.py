@@ -15,7 +15,6 @@ import msgspec
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
@@ -28,16 +27,12 @@ from fhir_server.store.mongodb.flushed_reads import FlushedReads
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import epoch_from_counters
-from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter, record_id
-from fhir_server.store.mongodb.sorting import ORDER, Place, clause_values, merged
-from fhir_server.store.mongodb.write_queue import TICKETS, blocked_keys
+from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter
+from fhir_server.store.mongodb.sorting import Place, clause_values, merged
+from fhir_server.store.mongodb.write_queue import TICKETS, OutOfTurnError, blocked_keys
 
 _PAST_LABELS: Final = {**{name: 1 for name in docs.ROW if name not in ("body", "more", "history")}, "stored": 1}
 _CHANGED: Final = "The resource was changed at the same time."
-
-
-class OutOfTurnError(Exception):
-    """Another job is first in line for what this transaction would write (:mod:`~fhir_server.store.mongodb.write_queue`)."""
 
 
 class MongoTransaction(FlushedReads):
@@ -219,7 +214,7 @@ class MongoTransaction(FlushedReads):
             self._cache.forget(name)
             await self._flush()
         elif is_current:
-            document = _relabeled_document(stored.current, versions[-1])
+            document = docs.relabeled_document(stored.current, versions[-1])
             before = None if past else stored
             document["at"] = await self._first_stored(name, before, docs.decode_row(document), document["stored"])
             self._set_current(name, stored, document)
@@ -233,14 +228,14 @@ class MongoTransaction(FlushedReads):
         found = await self._connection.history.find_one(docs.version_key(name, indexed.row.version), session=self._session)
         if found is None:
             raise Problem("conflict", _CHANGED)
-        past = {**_relabeled_document({**found, "_id": name}, indexed), "_id": found["_id"], "rid": name}
+        past = {**docs.relabeled_document({**found, "_id": name}, indexed), "_id": found["_id"], "rid": name}
         self._history.append(ReplaceOne(docs.version_key(name, indexed.row.version), past))
 
     async def _first_stored(self, name: str, before: StoredResource | None, row: Row, stored_at: str) -> str:
         """Return when the row counts as stored (:mod:`~fhir_server.store.row_order`); ``stored_at``: when this version was."""
         if before is not None and before.version == 0:
             return stored_at
-        if before is not None and before.current is not None and _has_same_view(before.current, row):
+        if before is not None and before.current is not None and docs.has_same_view(before.current, row):
             return str(before.current["at"])
         await self._flush()
         alike = {"rid": name, "class": row.class_id, "release": row.release_at}
@@ -287,13 +282,7 @@ class MongoTransaction(FlushedReads):
         else:
             self._claimed.add(lock("absent", target))
         await self._flush()
-        found: dict[str, Row] = {}
-        past: set[str] = set()
-        for type, elements in relations.reference_conditions(target, params).items():
-            among = {**({} if type is None else {"type": type}), "ref": {"$elemMatch": elements}}
-            current = await self._find_current(among, docs.ROW, sort=ORDER, limit=limit or 0)
-            found |= {document["_id"]: docs.decode_row(document) for document in current}
-            past |= {document["rid"] for document in await self._find_in(self._connection.history, among, {"rid": 1, "_id": 0})}
+        found, past = await relations.referrers(self, target, params, limit)
         for name in sorted(past - found.keys())[:limit]:
             stored = await self._cache.get(name)
             found[name] = docs.decode_row(stored.current or stored.deletion)
@@ -310,12 +299,7 @@ class MongoTransaction(FlushedReads):
         return await relations.referred_names(self, names, params)
 
     async def set_record(self, kind: str, key: str, value: bytes | None) -> None:
-        id = record_id(kind, key)
-        if value is None:
-            await self._connection.secrets.delete_one({"_id": id}, session=self._session)
-        else:
-            document = {"kind": kind, "key": key, "value": value, "expires": MAX_INSTANT, "family": ""}
-            await self._connection.secrets.replace_one({"_id": id}, document, upsert=True, session=self._session)
+        await records.set_record(self._connection, self._session, kind, key, value)
 
     async def intern_class(self, key: str) -> int:
         number = self._connection.class_numbers.get(key)
@@ -381,18 +365,6 @@ class MongoTransaction(FlushedReads):
         """Return the lock documents to write: all slots of locks for changed data, one slot of locks for data that was read."""
         changed = {f"{name}:{slot}" for name in self._changed - self._claimed_first for slot in range(SLOTS)}
         return changed | self._claimed | {f"{name}:{self._slot}" for name in self._read}
-
-
-def _has_same_view(document: Any, row: Row) -> bool:
-    """Return whether the previous version had the same class, release and patients, and so has the same place."""
-    return (document["class"], document["release"], tuple(document["patients"])) == (row.class_id, row.release_at, row.patients)
-
-
-def _relabeled_document(document: Any, indexed: IndexedRow) -> docs.Document:
-    """Return a stored version's document with new labels; body, time and interaction do not change."""
-    before = docs.decode_row(document)
-    row = msgspec.structs.replace(indexed.row, body=before.body, updated=before.updated, interaction=before.interaction)
-    return docs.encode_document(row, indexed.entries, document["stored"], document["at"])
 
 
 def _require_next_version(row: Row, version: int) -> None:

@@ -44,6 +44,10 @@ class Ticket(msgspec.Struct, eq=False):
     keys: frozenset[str] = frozenset()
 
 
+class OutOfTurnError(Exception):
+    """Another job is first in line for what a transaction would write."""
+
+
 def new_ticket() -> Ticket:
     """A ticket that is not in the queue yet."""
     return Ticket(uuid.uuid4().hex)
