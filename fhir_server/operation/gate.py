@@ -33,9 +33,10 @@ STILL_WRITTEN: Final = frozenset(
         "spent-code",
         "spent-refresh",
         "successor",
+        "user-index",
     }
 )
-"""Kinds of records by which people and apps sign in; every other kind stays as it is."""
+"""Kinds of records by which people and apps sign in, and the index by which accounts are found, which the first look-up may make."""
 
 _STILL_TAKEN: Final = STILL_WRITTEN | {"recovery-code"}  # one that is used to sign in is used up
 

@@ -100,7 +100,7 @@ def test_traceparent_of_a_client_does_not_reach_the_server(name: str, tmp_path: 
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
         Thread(target=upstream.serve_forever, daemon=True).start()
-        with running(name, tmp_path, upstream.server_port) as proxy, proxy.client() as client:
+        with running(name, tmp_path / "proxy", upstream.server_port) as proxy, proxy.client() as client:
             sent = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x-request-id": OWN_ID}
             assert client.get("/livez", headers=sent).status_code == 204
         upstream.shutdown()

@@ -52,6 +52,21 @@ def test_value_expires_at_its_instant(run: RunScenario) -> None:
     run(scenario)
 
 
+def test_deleting_kinds_counts_and_leaves_the_others(run: RunScenario) -> None:
+    async def scenario(store: Store) -> None:
+        for kind, key in (("session", "a"), ("session", "b"), ("code", "c"), ("user", "d")):
+            await store.key_values.put(kind, key, b"value", 2**62)
+        async with store.snapshot() as snapshot:
+            before = await snapshot.permission_epoch(None)
+        assert await store.key_values.delete_kinds(["session", "code", "launch"]) == {"session": 2, "code": 1, "launch": 0}
+        assert not await store.key_values.list_all("session", 0) and not await store.key_values.list_all("code", 0)
+        assert await store.key_values.get("user", "d", 0) == b"value"
+        async with store.snapshot() as snapshot:
+            assert await snapshot.permission_epoch(None) != before
+
+    run(scenario)
+
+
 def test_put_overwrites_and_listing_returns_unexpired_values(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         key_values = store.key_values
