@@ -173,7 +173,7 @@ def test_cache_headers_forbid_storing_codes_and_tokens(world: World) -> None:
         world.exchange("bogus"),
         world.http.post("/oauth/token", content=b"x"),
     ]
-    assert [a.status_code for a in answers] == [302, 200, 200, 201, 200, 200, 400, 400]
+    assert [a.status_code for a in answers] == [303, 200, 200, 201, 200, 200, 400, 400]
     for answer in answers:
         assert "no-store" in answer.headers["cache-control"], answer.url
         assert "no-cache" in answer.headers["pragma"], answer.url

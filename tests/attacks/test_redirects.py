@@ -288,6 +288,6 @@ def test_parameter_pollution_token_request_ignores_its_query(world: World, name:
 def test_parameter_pollution_consent_form_ignores_request_in_url(world: World) -> None:
     page = world.consent_page()
     sent = dict(Page(page.text).sent)
-    form, handle = {"token": sent["token"], "decision": "allow"}, sent["request"]
+    form, handle = {"token": sent["token"], "shown": sent["shown"], "decision": "allow"}, sent["request"]
     assert world.http.post(f"/oauth/consent?request={handle}", data=form).status_code == 400
     assert world.http.post("/oauth/consent?request=other", data=form | {"request": handle}).status_code == 303
