@@ -51,14 +51,32 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
     return _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
 
 
+class _ResourceOutline(msgspec.Struct, rename={"type": "resourceType"}):
+    type: msgspec.Raw = msgspec.Raw()
+    id: msgspec.Raw = msgspec.Raw()
+    meta: msgspec.Raw = msgspec.Raw()
+
+
+class _EntryOutline(msgspec.Struct, rename={"full_url": "fullUrl"}):
+    full_url: msgspec.Raw = msgspec.Raw()
+    request: msgspec.Raw = msgspec.Raw()
+    resource: _ResourceOutline | None = None
+
+
+_decode_outline = msgspec.json.Decoder(_EntryOutline).decode
+
+
 def _outline(text: bytes) -> dict[str, Any]:
     """An entry of a valid Bundle without most of its resource, whose value would take many times the memory of its text."""
-    parts = jsontext.members(text)
-    value: dict[str, Any] = {name: jsontext.parse(parts[name]) for name in ("fullUrl", "request") if name in parts}
-    if parts.get("resource", b"").lstrip()[:1] == b"{":
-        members = jsontext.members(parts["resource"])
-        value["resource"] = {name: jsontext.parse(members[name]) for name in ("resourceType", "id", "meta") if name in members}
+    entry = _decode_outline(text)
+    value: dict[str, Any] = _values(fullUrl=entry.full_url, request=entry.request)
+    if (resource := entry.resource) is not None:
+        value["resource"] = _values(resourceType=resource.type, id=resource.id, meta=resource.meta)
     return value
+
+
+def _values(**texts: msgspec.Raw) -> dict[str, Any]:
+    return {name: jsontext.parse(bytes(text)) for name, text in texts.items() if bytes(text)}
 
 
 @dataclass(frozen=True, slots=True)
