@@ -83,7 +83,8 @@ def fill(store: Store, key: str) -> None:
         user = await users.create(store.store, "nurse", "A-long-pass-2026", "clinician")
         await second_factor.enroll(smart, user, SEED)
         await second_factor_pending.start(smart, user, "/", second_factor.encrypt_seed(smart, SEED))
-        await store.store.key_values.put("link-tokens", "x", await token_encryption.encrypt(smart, b"tokens"), MAX_INSTANT)
+        for kind in ("link-tokens", "link-person"):
+            await store.store.key_values.put(kind, "x", await token_encryption.encrypt(smart, b"tokens"), MAX_INSTANT)
 
     store.run(job())
 
@@ -96,13 +97,13 @@ def opened(store: Store, smart: SmartContext) -> tuple[Any, ...]:
         user = await users.find(store.store, "nurse")
         assert provider is not None and user is not None
         factor = await second_factor.find_factor(smart, user)
-        sealed = await store.store.key_values.get("link-tokens", "x", 0)
-        assert factor is not None and sealed is not None
+        sealed = [await store.store.key_values.get(kind, "x", 0) for kind in ("link-tokens", "link-person")]
+        assert factor is not None
         keys = [(await signing_keys.current_key(smart, alg))[0] for alg in signing_keys.ALGORITHMS]
         return (
             identity_providers.client_secret(smart, provider),
             second_factor.decrypt_seed(smart, factor.seed),
-            await token_encryption.decrypt(smart, sealed),
+            [await token_encryption.decrypt(smart, each) for each in sealed if each is not None],
             keys,
         )
 
