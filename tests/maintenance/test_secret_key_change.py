@@ -83,7 +83,8 @@ def fill(store: Store, key: str) -> None:
         user = await users.create(store.store, "nurse", "A-long-pass-2026", "clinician")
         await second_factor.enroll(smart, user, SEED)
         await second_factor_pending.start(smart, user, "/", 0, second_factor.encrypt_seed(smart, SEED))
-        await store.store.key_values.put("link-tokens", "x", await token_encryption.encrypt(smart, b"tokens"), MAX_INSTANT)
+        for kind in ("link-tokens", "link-person"):
+            await store.store.key_values.put(kind, "x", await token_encryption.encrypt(smart, b"tokens"), MAX_INSTANT)
 
     store.run(job())
 
@@ -96,13 +97,13 @@ def opened(store: Store, smart: SmartContext) -> tuple[Any, ...]:
         user = await users.find(store.store, "nurse")
         assert provider is not None and user is not None
         factor = await second_factor.find_factor(smart, user)
-        sealed = await store.store.key_values.get("link-tokens", "x", 0)
-        assert factor is not None and sealed is not None
+        sealed = [await store.store.key_values.get(kind, "x", 0) for kind in ("link-tokens", "link-person")]
+        assert factor is not None
         keys = [(await signing_keys.current_key(smart, alg))[0] for alg in signing_keys.ALGORITHMS]
         return (
             identity_providers.client_secret(smart, provider),
             second_factor.decrypt_seed(smart, factor.seed),
-            await token_encryption.decrypt(smart, sealed),
+            [await token_encryption.decrypt(smart, each) for each in sealed if each is not None],
             keys,
         )
 
@@ -123,7 +124,7 @@ def test_reseal_keeps_every_secret_under_the_new_key_alone(operator: Operator, s
     fill(store, KEY)
     before, kids = opened(store, store.smart(KEY)), published(store, store.smart(KEY))
     shown = operator.must("keys", "reseal", SECRET_KEY=NEW, FORMER_SECRET_KEY=KEY)
-    assert shown.startswith("6 secrets were encrypted"), shown
+    assert shown.startswith("7 secrets were encrypted"), shown
     assert opened(store, store.smart(NEW)) == before and published(store, store.smart(NEW)) == kids
     assert operator.must("keys", "reseal", SECRET_KEY=NEW, FORMER_SECRET_KEY=KEY).startswith("0 secrets")
     assert "is the key of this store" in operator.sentences(SECRET_KEY=NEW)["key"]
@@ -174,7 +175,7 @@ def test_unreadable_secrets_stop_reseal_unless_the_key_is_lost(operator: Operato
     assert shown.exit_code == 1 and "Nothing was changed" in shown.output
     assert [store.run(store.store.key_values.list_all(sealed.kind, 0)) for sealed in SEALED] == values
     shown = operator.run("keys", "reseal", "--former-key-lost", SECRET_KEY=NEW)
-    assert shown.exit_code == 0 and "6 could not be opened" in shown.output
+    assert shown.exit_code == 0 and "7 could not be opened" in shown.output
     assert "is the key of this store" in operator.sentences(SECRET_KEY=NEW)["key"]
     smart = store.smart(NEW)
     store.run(key_check.require_key(smart))
