@@ -93,7 +93,7 @@ class AccountPages:
         if not await second_factor.verify_first_code(self.smart, session.user, form.get("code", ""), seed):
             return self._setup_page(session, seed, _WRONG_FIRST_CODE)
         codes = await second_factor.enroll(self.smart, session.user, seed)
-        session, cookie = await self._replace_sessions(request, session.user)
+        session, cookie = await self._replace_sessions(request, session.user, (*session.amr, "otp", "mfa"))
         await self._record(session.user, "second-factor")
         await account_events.record(self.smart.store, session.user, "second", self.smart.now(), browser_names.describe_browser(request))
         page = page_handlers.render(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
@@ -111,15 +111,16 @@ class AccountPages:
 
     async def _finish_change(self, request: Request, user: User, what: str) -> Response:
         """Replace the sessions, record the change, and redirect to the account page."""
-        _, cookie = await self._replace_sessions(request, user)
+        has_factor = await second_factor.find_factor(self.smart, user) is not None  # then its code was just asked for
+        _, cookie = await self._replace_sessions(request, user, ("pwd", "otp", "mfa") if has_factor else ("pwd",))
         await self._record(user, what)
         await account_events.record(self.smart.store, user, _EVENT_KINDS[what], self.smart.now(), browser_names.describe_browser(request))
         return page_handlers.with_cookie(self.smart, page_handlers.redirect_to(PATH, done=what), cookie)
 
-    async def _replace_sessions(self, request: Request, user: User) -> tuple[Session, str]:
+    async def _replace_sessions(self, request: Request, user: User, amr: tuple[str, ...]) -> tuple[Session, str]:
         """End all sessions of the account; return a new session for this browser and its cookie."""
         await self.smart.store.key_values.delete_family(users.session_family(user.username))
-        cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request))
+        cookie = await sessions.start(self.smart, user, browser_names.describe_browser(request), amr)
         return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie
 
     async def _reject(self, session: Session, what: str) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 from fastapi import APIRouter, Request, Response
@@ -17,12 +18,13 @@ from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_
 from fhir_server.smart.core.context import HOUR, SmartContext
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
-from fhir_server.smart.discovery.documents import openid_configuration
+from fhir_server.smart.discovery.documents import openid_configuration, server_metadata
 from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
 from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.tokens.failure_limit import FailureLimit
 from fhir_server.smart.tokens.server import OAuthServer
+from fhir_server.smart.tokens.userinfo import add_userinfo
 from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, bad_form_response, read_form
 
 _ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
@@ -31,7 +33,10 @@ _TOO_MANY = {
     "error": "temporarily_unavailable",
     "error_description": "Too many failed authentications of this client from this address.",
 }
-_DISCOVERY = ("/oauth/jwks", "/.well-known/openid-configuration")
+_METADATA: dict[str, Callable[[SmartContext], dict[str, Any]]] = {
+    "/.well-known/openid-configuration": openid_configuration,
+    "/.well-known/oauth-authorization-server": server_metadata,
+}
 
 
 def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
@@ -43,17 +48,16 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
     failures = FailureLimit(smart)
     for path, name in _ENDPOINTS.items():
         routes.add_api_route(path, _endpoint(smart, server, name, failures), methods=["POST"])
-    for path in (*_ENDPOINTS, *_DISCOVERY):
+    for path, metadata in _METADATA.items():
+        routes.add_api_route(path, _document(smart, metadata), methods=["GET"])
+    for path in (*_ENDPOINTS, *_METADATA, "/oauth/jwks"):
         routes.add_api_route(path, _preflight, methods=["OPTIONS"])
 
     @routes.get("/oauth/jwks")
     async def jwks() -> Response:
         return JSONResponse(await signing_keys.jwks(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
 
-    @routes.get("/.well-known/openid-configuration")
-    async def openid() -> Response:
-        return JSONResponse(openid_configuration(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
-
+    add_userinfo(routes, smart)
     add_pages(routes, smart, server)
     add_documents(routes, smart)
     registrations = RateLimit("registration", MAX_REGISTRATIONS_PER_HOUR, HOUR)
@@ -61,6 +65,13 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
     add_registration_pages(routes, smart, registrations)
     add_federation(routes, smart, JsonClient(transport))
     return routes
+
+
+def _document(smart: SmartContext, metadata: Callable[[SmartContext], dict[str, Any]]) -> Callable[[], Awaitable[Response]]:
+    async def handle() -> Response:
+        return JSONResponse(metadata(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
+
+    return handle
 
 
 def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: FailureLimit) -> Callable[[Request], Awaitable[Response]]:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.smart.accounts import account_events, browser_names, cookies, second_factor, second_factor_pending, sessions, users
+from fhir_server.smart.accounts.second_factor_pending import PendingSecondFactor
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import SmartContext
@@ -31,15 +32,15 @@ def return_path(request: str, next: str) -> str:
     return f"/oauth/continue?{urlencode({'request': request})}" if request else local_path(next)
 
 
-async def after_first_factor(smart: SmartContext, request: Request, user: User, path: str) -> Response:
-    """Return the response to a right first factor.  Ends the browser's earlier session."""
+async def after_first_factor(smart: SmartContext, request: Request, user: User, path: str, amr: tuple[str, ...]) -> Response:
+    """Return the response to a right first factor, which ``amr`` names (RFC 8176).  Ends the browser's earlier session."""
     await sessions.end(smart, cookies.session_cookie(smart, request))
     if await second_factor.find_factor(smart, user):
-        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path))
+        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, amr=amr))
     if second_factor.is_required(smart, user):
         seed = second_factor.encrypt_seed(smart, second_factor.new_seed())
-        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, seed))
-    return cookies.with_session_cookie(smart, _to(path), await _start_session(smart, request, user))
+        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, seed, amr))
+    return cookies.with_session_cookie(smart, _to(path), await _start_session(smart, request, user, amr))
 
 
 class SecondFactorPages:
@@ -73,16 +74,17 @@ class SecondFactorPages:
         await self._smart.record(SecurityEvent("sign-in", is_right, user.username, address=address(request), detail={"factor": "second"}))
         if not is_right:
             return await self._form(request, _WRONG)
-        return await self._signed_in(request, user, pending.return_path, seed)
+        return await self._signed_in(request, user, pending, seed)
 
-    async def _signed_in(self, request: Request, user: User, path: str, seed: bytes) -> Response:
+    async def _signed_in(self, request: Request, user: User, pending: PendingSecondFactor, seed: bytes) -> Response:
+        path, amr = pending.return_path, (*pending.amr, "otp", "mfa")
         if seed:
             # Ends other pending setups of this account: they know the password only, and must now enter a code.
             await self._smart.store.key_values.delete_family(users.session_family(user.username))
         codes = await second_factor.enroll(self._smart, user, seed) if seed else ()
         if codes:
             await account_events.record(self._smart.store, user, "second", self._smart.now(), browser_names.describe_browser(request))
-        cookie = await _start_session(self._smart, request, user)
+        cookie = await _start_session(self._smart, request, user, amr)
         if not codes:
             return cookies.with_session_cookie(self._smart, _to(path), cookie)
         session = Session(user, self._smart.now(), sessions.form_token(cookie))
@@ -101,11 +103,11 @@ class SecondFactorPages:
         return render(self._smart, "two_step_verification.html", 400 if problem else 200, **view)
 
 
-async def _start_session(smart: SmartContext, request: Request, user: User) -> str:
+async def _start_session(smart: SmartContext, request: Request, user: User, amr: tuple[str, ...]) -> str:
     """Start a session for a user who has just signed in, and return its cookie."""
     browser = browser_names.describe_browser(request)
     await account_events.record(smart.store, user, "signed-in", smart.now(), browser)
-    return await sessions.start(smart, user, browser)
+    return await sessions.start(smart, user, browser, amr)
 
 
 def _to(path: str) -> Response:

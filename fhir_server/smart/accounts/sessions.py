@@ -21,18 +21,20 @@ class _StoredSession(msgspec.Struct, frozen=True):
     username: str
     started: int
     browser: str = ""
+    amr: tuple[str, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True):
     """A session: its user, when it started (microseconds), and the ``token`` that its forms must send.
 
-    ``key`` identifies the session in grants that end with it (``online_access``).
+    ``key`` identifies the session in grants that end with it (``online_access``).  ``amr`` says how the user signed in (RFC 8176).
     """
 
     user: User
     started: int
     token: str
     key: str = ""
+    amr: tuple[str, ...] = ()
 
 
 class OpenSession(msgspec.Struct, frozen=True):
@@ -56,17 +58,20 @@ def is_form_token(cookie: str, token: str) -> bool:
     return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), token.encode())
 
 
-async def start(smart: SmartContext, user: User, browser: str = "") -> str:
+async def start(smart: SmartContext, user: User, browser: str = "", amr: tuple[str, ...] = ()) -> str:
     """Start a session and return its cookie, which is always new (no session fixation)."""
     cookie, now = new_secret(), smart.now()
-    record = msgspec.json.encode(_StoredSession(user.username, now, browser))
+    record = msgspec.json.encode(_StoredSession(user.username, now, browser, amr))
     await smart.store.key_values.put(_SEEN, digest(cookie), b"", now + SESSION_IDLE, users.session_family(user.username))
     await smart.store.key_values.put(_SESSION, digest(cookie), record, now + SESSION_LIFE, users.session_family(user.username))
     return cookie
 
 
-async def current(smart: SmartContext, cookie: str) -> Session | None:
-    """Return the open session of this cookie, or None.  Extends its idle time."""
+async def current(smart: SmartContext, cookie: str, *, is_active: bool = True) -> Session | None:
+    """Return the open session of this cookie, or None.
+
+    Extends its idle time, unless the request is one that an app sends without the user (``is_active`` is False).
+    """
     now, key, values = smart.now(), digest(cookie), smart.store.key_values
     if not cookie or await values.get(_SEEN, key, now) is None:
         return None
@@ -75,8 +80,9 @@ async def current(smart: SmartContext, cookie: str) -> Session | None:
     user = None if stored is None else await users.find(smart.store, stored.username)
     if stored is None or user is None or user.disabled:
         return None
-    await values.put(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
-    return Session(user, stored.started, form_token(cookie), key)
+    if is_active:
+        await values.put(_SEEN, key, b"", now + SESSION_IDLE, users.session_family(user.username))
+    return Session(user, stored.started, form_token(cookie), key, stored.amr)
 
 
 async def remaining_lifetime(smart: SmartContext, key: str) -> int:

@@ -18,6 +18,7 @@ from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.launch import Launch
+from fhir_server.smart.tokens.session_clients import session_id
 from fhir_server.web.forms import Form
 
 OFFLINE: Final = "offline_access"
@@ -52,9 +53,11 @@ async def consent_offer(smart: SmartContext, authorization: AuthorizationRequest
         "parts": _category_parts(effective),
         "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(authorization, session) else {},
         "identity": "openid" in names or "fhirUser" in names,
+        "profile": "profile" in names,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in names else 0,
         "offline_years": GRANT_LIFE // (365 * DAY),
         "connected": f"{smart.origin}/apps",
+        "renewable_hours": SESSION_LIFE // HOUR if not authorization.parameter("launch") else 0,
         "online_hours": SESSION_LIFE // HOUR if ONLINE in names and OFFLINE not in names else 0,
     }
 
@@ -93,6 +96,8 @@ async def build_decision(smart: SmartContext, authorization: AuthorizationReques
         withheld=withheld,
         session=session.key if ONLINE in names and OFFLINE not in names else "",
         generation=session.user.generation,
+        amr=session.amr,
+        sid=session_id(session.key, authorization.client_id),
     )
     return Decision(token_grant, session.started // SECOND, authorization.parameter("launch"))
 

@@ -17,20 +17,25 @@ from fhir_server.smart.accounts import cookies, identity_providers, known_device
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.authorize import consent_step, requests
+from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.accounts.users import MAX_NAME
+from fhir_server.smart.authorize import consent_step, remembered_consents, requests, silent
+from fhir_server.smart.authorize.form_post import form_post_page
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
+from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
+from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
 
 _PARAMETERS = {
     *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
     *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age"),
+    *("resource", "response_mode", "login_hint"),
 }
 _EXPIRED = "This request has expired or was already answered. Go back to the app and start again."
 _ANSWERED = (
@@ -70,16 +75,57 @@ class AuthorizePages:
         try:
             await run_in_thread(self.server.validate_request, oauth_request)
         except OAuth2Error as error:
-            response = self.server.error_response(oauth_request, error)
-            redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
-            return to_http_response(response, {}) if redirects else self._error(_INVALID_REQUEST, error)
+            return await self._refuse(oauth_request, error)
         parameters = oauth_request.form
         client, now = address(request), self.smart.now()
         if wait := await self._limit.take(self.smart.store.key_values, client, now):
             return with_headers(self._error(_TOO_MANY, status=429), retry_after(wait))
         known = tuple((name, value) for name, value in pairs if name in _PARAMETERS)
         authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
+        try:
+            authorization = await silent.expect_hinted(self.smart, authorization, parameters.get("id_token_hint", ""))
+            if parameters.get("prompt", "").strip() == "none":
+                return await self._answer_silently(request, oauth_request, authorization)
+        except OAuth2Error as error:
+            return await self._refuse(oauth_request, error)
         return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
+
+    async def _refuse(self, oauth_request: AuthlibRequest, error: OAuth2Error) -> Response:
+        """Answer the client with an error, or the person, if the client may not get it or anybody could have registered it."""
+        response = self.server.error_response(oauth_request, error)
+        redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
+        return self._send(oauth_request, response) if redirects else self._error(_INVALID_REQUEST, error)
+
+    async def _answer_silently(self, request: Request, oauth_request: AuthlibRequest, authorization: AuthorizationRequest) -> Response:
+        """Answer ``prompt=none``: with a code if the person is signed in and has allowed this before, else with an error."""
+        session = await sessions.current(self.smart, self._cookie(request), is_active=False)
+        try:
+            decision = await silent.decide(self.smart, authorization, session)
+        except OAuth2Error as error:
+            error.state = oauth_request.form.get("state")
+            response = self.server.error_response(oauth_request, error)
+            # In a window this would be an open redirect to an app that anybody could have registered; in a frame it is none.
+            is_window = request.headers.get("sec-fetch-dest", "document") == "document"
+            if is_window and error.error != "interaction_required" and await self._is_self_registered(authorization.client_id):
+                return self._error(_INVALID_REQUEST, error)
+            return self._send(oauth_request, response)
+        response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
+        if session is None or not await remembered_consents.still_stands(self.smart, decision.token_grant, session):
+            ended = silent.refusal("consent_required", authorization, oauth_request.form.get("state"))
+            return self._send(oauth_request, self.server.error_response(oauth_request, ended))
+        await self._record_decision(authorization, session, decision, {"prompt": "none"})
+        return self._send(oauth_request, response)
+
+    def _send(self, oauth_request: AuthlibRequest, response: AuthlibResponse) -> Response:
+        return form_post_page(self.smart, oauth_request, response) or to_http_response(response, {})
+
+    async def _record_decision(
+        self, authorization: AuthorizationRequest, session: Session, decision: Decision | None, further: dict[str, str]
+    ) -> None:
+        grant = decision.token_grant if decision else None
+        about, detail = (patient_references(grant.patient), {"scope": grant.scope} | further) if grant else ((), {})
+        username = session.user.username
+        await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
 
     async def continue_request(self, request: Request) -> Response:
         """Redirect to the next page of the request."""
@@ -106,7 +152,7 @@ class AuthorizePages:
             return await self._sign_in_page(request, values, _REFUSED, 400)
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        response = await after_first_factor(self.smart, request, user, path)
+        response = await after_first_factor(self.smart, request, user, path, ("pwd",))
         return cookies.with_device_cookie(self.smart, response, await known_devices.remember(self.smart.store, device, user.username, now))
 
     async def show_records(self, request: Request) -> Response:
@@ -170,10 +216,11 @@ class AuthorizePages:
         if not await requests.consume(self.smart, current.handle):
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
         oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
-        about, detail = (patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}) if decision else ((), {})
-        username = current.session.user.username
-        await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
-        return to_http_response(await run_in_thread(self.server.authorization_response, oauth_request, decision), {})
+        await self._record_decision(authorization, current.session, decision, {})
+        response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
+        if decision is not None:
+            await remembered_consents.remember(self.smart, authorization, current.session, decision)
+        return self._send(oauth_request, response)
 
     async def sign_out(self, request: Request, form: Form) -> Response:
         session = await sessions.current(self.smart, self._cookie(request))
@@ -230,6 +277,7 @@ class AuthorizePages:
             return self._error(_EXPIRED, link=_HOME)
         client = {"client_name": "", "client_host": ""}
         if authorization is not None:
+            values["username"] = values["username"] or authorization.parameter("login_hint")[:MAX_NAME]
             client = await consent_step.requesting_client(self.smart, authorization)
         values |= {"lapsed": "lapsed" in form, "idle": SESSION_IDLE // MINUTE}
         values |= {"providers": await identity_providers.list_all(self.smart.store), "token": sessions.form_token(cookie)}

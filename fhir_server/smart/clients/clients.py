@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from fhir_server.smart.clients import options
+from fhir_server.smart.clients.options import ClientOptions
 from fhir_server.smart.core.context import HOUR, digest, new_secret
 from fhir_server.smart.core.registry import Register
 from fhir_server.smart.core.scopes import ADMINISTRATION
@@ -40,6 +42,7 @@ class Client(msgspec.Struct, frozen=True):
     ``registration_token_hash``  SHA-256 of its registration access token (RFC 7592); "" if an operator registered it
     ``publisher``   issuer of its software statement; "" if it has none
     ``registered_at``  when it registered itself, in microseconds
+    ``options``     logout, pairwise identifiers and others (:class:`~fhir_server.smart.clients.options.ClientOptions`)
     """
 
     client_id: str
@@ -59,11 +62,17 @@ class Client(msgspec.Struct, frozen=True):
     registration_token_hash: str = msgspec.field(default="", name="manager")
     publisher: str = ""
     registered_at: int = msgspec.field(default=0, name="registered")
+    options: ClientOptions = ClientOptions()
 
     @property
     def levels(self) -> frozenset[str]:
         """The scope levels it can have: ``system`` for a backend, ``patient`` and ``user`` for the other kinds."""
         return frozenset({"system"}) if self.kind == "backend" else frozenset({"patient", "user"})
+
+    @property
+    def sector(self) -> str:
+        """The sector of its pairwise identifiers."""
+        return options.sector(self.options, self.redirect_uris)
 
     def matches_secret(self, secret: str) -> bool:
         """Whether this is the client's secret, compared in constant time."""
@@ -144,3 +153,6 @@ def _check(client: Client) -> None:
         raise ValueError(f"A client with the scope {ADMINISTRATION} must be a backend, and may have no other scope.")
     if (client.method == "client_secret") != bool(client.secret_hash):
         raise ValueError("A client needs a secret if it authenticates with client_secret, and only then.")
+    options.check(client.options, client.redirect_uris)
+    if client.options.without_pkce and (client.method == "none" or not client.launch_uri):
+        raise ValueError("Only a confidential app with a launch URI may be without PKCE.")

@@ -14,13 +14,11 @@ import msgspec
 from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError, InvalidScopeError
 from authlib.oauth2.rfc6749 import grants as authlib
 from authlib.oauth2.rfc7636 import CodeChallenge
-from authlib.oidc.core import OpenIDCode
 
 from fhir_server.smart.accounts import sessions
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import run_on_loop
-from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
+from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find
 from fhir_server.smart.tokens import launch, launch_parameters, rotation, tokens
@@ -44,7 +42,6 @@ class Code(TokenGrant, frozen=True):
     redirect_uri: str = ""
     challenge: str = ""
     nonce: str = ""
-    auth_time: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +83,6 @@ class StoredCode(StoredToken):
     def get_nonce(self) -> str:
         return self.token_grant.nonce
 
-    def get_auth_time(self) -> int:
-        return self.token_grant.auth_time
-
-    def get_acr(self) -> None:
-        return None
-
-    def get_amr(self) -> None:
-        return None
-
 
 def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) -> dict[str, Any]:
     grant.request.token_grant = token_grant
@@ -129,11 +117,10 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             raise InvalidRequestError("The launch was used before.", redirect_uri=request.payload.redirect_uri)
         now = smart.now()
         record = Code(
-            **msgspec.structs.asdict(decision.token_grant) | {"issued": now, "expires": now + CODE_LIFE},
+            **msgspec.structs.asdict(decision.token_grant) | {"issued": now, "expires": now + CODE_LIFE, "auth_time": decision.auth_time},
             redirect_uri=request.payload.redirect_uri,
             challenge=request.payload.data["code_challenge"],
             nonce=request.payload.data.get("nonce", ""),
-            auth_time=decision.auth_time,
         )
         run_on_loop(smart.store.key_values.put, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
@@ -259,34 +246,3 @@ class Challenge(CodeChallenge):
         if not parameters.get("code_challenge") or parameters.get("code_challenge_method") not in self.SUPPORTED_CODE_CHALLENGE_METHOD:
             raise InvalidRequestError("A code_challenge with the method S256 is required.")
         super().validate_code_challenge(grant, redirect_uri)
-
-
-class IdToken(OpenIDCode):
-    """The id_token for the scopes ``openid`` and ``fhirUser``, signed with RS256."""
-
-    def __init__(self, smart: SmartContext) -> None:
-        super().__init__()
-        self._smart = smart
-
-    def __call__(self, grant: Any) -> None:
-        grant.register_hook("after_create_token_response", self.process_token)
-
-    def get_client_claims(self, client: Any) -> dict[str, Any]:
-        now = self._smart.now() // SECOND
-        return {"iss": self._smart.origin, "iat": now, "exp": now + HOUR // SECOND}
-
-    def get_encode_header(self, client: Any) -> dict[str, str]:
-        return {"alg": "RS256", "kid": run_on_loop(signing_keys.current_key, self._smart, "RS256")[0]}
-
-    def resolve_client_private_key(self, client: Any) -> Any:
-        return run_on_loop(signing_keys.current_key, self._smart, "RS256")[1]
-
-    def get_authorization_code_claims(self, authorization_code: StoredCode) -> dict[str, Any]:
-        claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)
-        token_grant = authorization_code.token_grant
-        if "fhirUser" in token_grant.scope.split() and token_grant.fhir_user:
-            claims["fhirUser"] = f"{self._smart.fhir_base}/{token_grant.fhir_user}"
-        return claims
-
-    def generate_user_info(self, user: User, scope: str) -> dict[str, str]:
-        return {"sub": user.subject}
