@@ -7,7 +7,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Request, Response
 
 from fhir_server.portal import page_handlers
 from fhir_server.smart.accounts import account_events, browser_names, reauthentication, second_factor, sessions, users
@@ -16,6 +16,7 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest
 from fhir_server.smart.core.security_events import SecurityEvent
+from fhir_server.smart.tokens import back_channel
 from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
@@ -70,7 +71,11 @@ class AccountPages:
         for listed in selected:
             await sessions.end_by_key(self.smart, listed.key)
         await self._record(session.user, "sessions")
-        return page_handlers.redirect_to(PATH, done="sessions")
+        response = page_handlers.redirect_to(PATH, done="sessions")
+        response.background = tasks = BackgroundTasks()
+        for listed in selected:
+            tasks.add_task(back_channel.tell_clients, self.smart, session.user, listed.key)
+        return response
 
     async def start_setup(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         """Show the seed of a new second factor. It counts only after :meth:`confirm_setup`."""

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.background import BackgroundTask
 
 from fhir_server.smart.accounts import cookies, identity_providers, known_devices, second_factor_pending, sessions, users
 from fhir_server.smart.accounts.password_pages import add_password_pages
@@ -21,6 +22,7 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import MAX_NAME
 from fhir_server.smart.authorize import consent_step, remembered_consents, requests, silent
 from fhir_server.smart.authorize.form_post import form_post_page
+from fhir_server.smart.authorize.logout_pages import add_logout_pages
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
@@ -28,6 +30,7 @@ from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, n
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render, static
+from fhir_server.smart.tokens import back_channel, session_clients
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
@@ -114,10 +117,15 @@ class AuthorizePages:
             ended = silent.refusal("consent_required", authorization, oauth_request.form.get("state"))
             return self._send(oauth_request, self.server.error_response(oauth_request, ended))
         await self._record_decision(authorization, session, decision, {"prompt": "none"})
+        await self._note_sign_in(session, decision)
         return self._send(oauth_request, response)
 
     def _send(self, oauth_request: AuthlibRequest, response: AuthlibResponse) -> Response:
         return form_post_page(self.smart, oauth_request, response) or to_http_response(response, {})
+
+    async def _note_sign_in(self, session: Session, decision: Decision) -> None:
+        if "openid" in decision.token_grant.scope.split():
+            await session_clients.add(self.smart, session.key, decision.token_grant.client_id)
 
     async def _record_decision(
         self, authorization: AuthorizationRequest, session: Session, decision: Decision | None, further: dict[str, str]
@@ -220,6 +228,7 @@ class AuthorizePages:
         response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
         if decision is not None:
             await remembered_consents.remember(self.smart, authorization, current.session, decision)
+            await self._note_sign_in(current.session, decision)
         return self._send(oauth_request, response)
 
     async def sign_out(self, request: Request, form: Form) -> Response:
@@ -228,6 +237,8 @@ class AuthorizePages:
             await self.smart.record(SecurityEvent("sign-out", username=session.user.username))
         await sessions.end(self.smart, self._cookie(request))
         response = _to("/signed-out")
+        if session is not None:
+            response.background = BackgroundTask(back_channel.tell_clients, self.smart, session.user, session.key)
         response.delete_cookie(**cookies.session_cookie_attributes(self.smart))
         return response
 
@@ -350,6 +361,7 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     for path, (show, submit) in steps.items():
         routes.add_api_route(path, show, methods=["GET"])
         routes.add_api_route(path, pages.form_handler(submit), methods=["POST"])
+    add_logout_pages(routes, smart)
     add_second_factor_pages(routes, smart)
     add_password_pages(routes, smart)
     routes.add_api_route("/static/{name}", static, methods=["GET"])

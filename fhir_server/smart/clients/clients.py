@@ -136,7 +136,7 @@ def with_jwks(client: Client, jwks: dict[str, Any]) -> Client:
 def _check(client: Client) -> None:
     if not _ID.fullmatch(client.client_id):
         raise ValueError("A client id must be 1 to 100 characters: letters, digits and . _ ~ -")
-    for uri in client.redirect_uris:
+    for uri in (*client.redirect_uris, *client.options.post_logout_redirect_uris):
         if not _URI.fullmatch(uri) or "#" in uri or urlsplit(uri).scheme in ("javascript", "data", "vbscript", "file"):
             raise ValueError(f"{uri!r} is not an allowed redirect URI.")
     if client.kind != "backend" and not client.redirect_uris:

@@ -50,7 +50,7 @@ def sector(options: ClientOptions, redirect_uris: tuple[str, ...]) -> str:
 
 def check(options: ClientOptions, redirect_uris: tuple[str, ...], hosts: Hosts = Hosts.PUBLIC_OR_LOCAL) -> None:
     """Raises ValueError, with a message for the operator or developer, for options that are unsafe or do not fit together."""
-    for uri in (*options.post_logout_redirect_uris, options.backchannel_logout_uri, options.sector_identifier_uri):
+    for uri in (options.backchannel_logout_uri, options.sector_identifier_uri):
         if uri and not is_allowed(uri, hosts):
             raise ValueError(f"{uri!r} must be https (or http on this machine, in demo mode), without a fragment.")
     if options.subject_type == "pairwise" and not sector(options, redirect_uris):

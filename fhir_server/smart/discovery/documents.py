@@ -62,6 +62,9 @@ def openid_configuration(smart: SmartContext) -> dict[str, Any]:
     """The body of ``{origin}/.well-known/openid-configuration``."""
     return server_metadata(smart) | {
         "userinfo_endpoint": f"{smart.origin}{userinfo.PATH}",
+        "end_session_endpoint": f"{smart.origin}/oauth/logout",
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "subject_types_supported": ["public", "pairwise"],
         "id_token_signing_alg_values_supported": [id_tokens.ALGORITHM],
         "display_values_supported": list(request_rules.DISPLAYS),
