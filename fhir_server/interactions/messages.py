@@ -36,6 +36,7 @@ class Request(msgspec.Struct):
     ``headers``  by lower-case name
     ``now``      when the request arrived, in microseconds since 1970 UTC
     ``address``  the IP address it came from, or ""
+    ``proven``   thumbprint of the key that signed a proof of this request (DPoP), or ""
     """
 
     method: str
@@ -45,6 +46,7 @@ class Request(msgspec.Struct):
     body: bytes
     now: int
     address: str = ""
+    proven: str = ""
 
     def preference(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""

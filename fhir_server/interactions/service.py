@@ -94,5 +94,7 @@ class Service:
         return View(tx, await self.authenticator.refresh(tx, view.permissions, view.now), view.now, view.shown)
 
     async def _permissions(self, snapshot: Snapshot, request: Request, audit: AuditContext) -> Permissions:
-        audit.permissions = await self.authenticator.authenticate(snapshot, request.headers.get("authorization"), request.now)
+        audit.permissions = await self.authenticator.authenticate(
+            snapshot, request.headers.get("authorization"), request.now, request.proven
+        )
         return audit.permissions

@@ -22,12 +22,16 @@ from fhir_server.smart.discovery.documents import openid_configuration, server_m
 from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
 from fhir_server.smart.outbound.json_client import JsonClient
+from fhir_server.smart.tokens import dpop, pushed_requests
+from fhir_server.smart.tokens.dpop import ProofError, ProvenRequest
 from fhir_server.smart.tokens.failure_limit import FailureLimit
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.smart.tokens.userinfo import add_userinfo
 from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, BadFormError, address, bad_form_response, read_form
 
-_ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection"}
+_ENDPOINTS = {"/oauth/token": "token", "/oauth/revoke": "revocation", "/oauth/introspect": "introspection", pushed_requests.PATH: "par"}
+_PROVEN = ("token", "par")  # where a key is bound
+_NONCE_EXPOSED = {"Access-Control-Expose-Headers": "DPoP-Nonce"}
 _AUDITED: dict[str, SecurityEventKind] = {"token": "token", "revocation": "revoke"}
 _TOO_MANY = {
     "error": "temporarily_unavailable",
@@ -83,6 +87,13 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Fai
         oauth_request = to_authlib_request(request, smart.origin, pairs)
         if wait := await failures.wait_before(oauth_request, address(request)):
             return _too_many(wait)
+        if name in _PROVEN and "dpop" in request.headers:
+            try:
+                proof = dpop.verify(smart, ", ".join(request.headers.getlist("dpop")), ProvenRequest(request.method, request.url.path))
+            except ProofError as error:
+                body = {"error": error.error, "error_description": str(error)}
+                return JSONResponse(body, 400, CORS | NO_STORE | _NONCE_EXPOSED | {"DPoP-Nonce": dpop.nonce(smart)})
+            oauth_request.jkt, oauth_request.proof_use = proof.jkt, proof.use
         await server.prepare_request(oauth_request)
         response = await run_in_thread(server.endpoint_response, name, oauth_request)
         wait = await failures.count(oauth_request, response, address(request))

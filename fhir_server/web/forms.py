@@ -14,7 +14,7 @@ MAX_FIELDS: Final = 500
 CORS: Final = {"Access-Control-Allow-Origin": "*"}
 PREFLIGHT: Final = CORS | {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept",
+    "Access-Control-Allow-Headers": "Authorization, DPoP, Content-Type, Accept",
     "Access-Control-Max-Age": "600",
 }
 _PAGE: Final = "default-src 'none'; style-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"

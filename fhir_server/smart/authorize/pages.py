@@ -1,4 +1,4 @@
-"""The authorization endpoint and its pages: sign-in, record picker, visit picker, consent, signed-out.
+"""The pages of an authorization request: sign-in, record picker, visit picker, consent, signed-out.
 
 Each page reads the stored request and the session again and checks them.  A form supplies only the user's choice.
 """
@@ -18,40 +18,32 @@ from fhir_server.smart.accounts import cookies, identity_providers, known_device
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.password_sign_in import check_password_sign_in
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
-from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import MAX_NAME
-from fhir_server.smart.authorize import consent_step, remembered_consents, requests, silent
+from fhir_server.smart.authorize import consent_step, remembered_consents, requests
+from fhir_server.smart.authorize.decisions import note_sign_in, record_decision
+from fhir_server.smart.authorize.endpoint import add_authorization_endpoint
 from fhir_server.smart.authorize.form_post import form_post_page
 from fhir_server.smart.authorize.logout_pages import add_logout_pages
-from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
-from fhir_server.smart.clients import clients
-from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
+from fhir_server.smart.authorize.requests import RequestState, SignedInRequest
+from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
-from fhir_server.smart.core.security_events import SecurityEvent, patient_references
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render, static
-from fhir_server.smart.tokens import back_channel, session_clients
-from fhir_server.smart.tokens.grants import Decision
+from fhir_server.smart.tokens import back_channel
 from fhir_server.smart.tokens.server import OAuthServer
-from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
+from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, read_form, with_headers
 
-_PARAMETERS = {
-    *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
-    *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age"),
-    *("resource", "response_mode", "login_hint"),
-}
 _EXPIRED = "This request has expired or was already answered. Go back to the app and start again."
 _ANSWERED = (
     "You have already answered this request, or it has expired. Go back to the app. If it does not continue, start again there. "
     "The page Connected apps lists the access you have allowed. You can end it there."
 )
 _REFUSED = "The user name or password is wrong, or there were too many attempts. Check both, or try again in 15 minutes."
-_INVALID_REQUEST = "The app sent an invalid request. Go back to the app and try again."
 _CHOOSE = "Select one of the records in the list."
 _CHOOSE_VISIT = "Select one of the visits, or no particular visit."
-_TOO_MANY = "Too many requests from your network. Wait a minute, then go back to the app and start again."
 _TOO_MANY_SIGN_INS = "Too many sign-ins from your network. Wait a minute, then try again."
-PER_ADDRESS = 120  # authorization requests, and sign-ins, a minute; a hospital ward or a family shares one address
+PER_ADDRESS = 120  # sign-ins a minute; a hospital ward or a family shares one address
 _OLD_SIGN_IN = "The sign-in page was too old. Sign in again. If this message comes back, allow cookies for this site."
 _SIGNED_IN = "You are signed in. The form was sent twice; the second time had no effect."
 _HOME = ("Go to the start page", "/")
@@ -65,75 +57,7 @@ class AuthorizePages:
     def __init__(self, smart: SmartContext, server: OAuthServer) -> None:
         self.smart = smart
         self.server = server
-        self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
         self._sign_ins = RateLimit("sign-in", PER_ADDRESS, MINUTE)
-
-    async def authorize(self, request: Request) -> Response:
-        """The authorization endpoint: validate the request, store it, and redirect to the first page."""
-        try:
-            pairs = await read_form(request) if request.method == "POST" else fields(request.url.query)
-            oauth_request = to_authlib_request(request, self.smart.origin, pairs)
-        except BadFormError as error:
-            return self._error(str(error))
-        try:
-            await run_in_thread(self.server.validate_request, oauth_request)
-        except OAuth2Error as error:
-            return await self._refuse(oauth_request, error)
-        parameters = oauth_request.form
-        client, now = address(request), self.smart.now()
-        if wait := await self._limit.take(self.smart.store.key_values, client, now):
-            return with_headers(self._error(_TOO_MANY, status=429), retry_after(wait))
-        known = tuple((name, value) for name, value in pairs if name in _PARAMETERS)
-        authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
-        try:
-            authorization = await silent.expect_hinted(self.smart, authorization, parameters.get("id_token_hint", ""))
-            if parameters.get("prompt", "").strip() == "none":
-                return await self._answer_silently(request, oauth_request, authorization)
-        except OAuth2Error as error:
-            return await self._refuse(oauth_request, error)
-        return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
-
-    async def _refuse(self, oauth_request: AuthlibRequest, error: OAuth2Error) -> Response:
-        """Answer the client with an error, or the person, if the client may not get it or anybody could have registered it."""
-        response = self.server.error_response(oauth_request, error)
-        redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
-        return self._send(oauth_request, response) if redirects else self._error(_INVALID_REQUEST, error)
-
-    async def _answer_silently(self, request: Request, oauth_request: AuthlibRequest, authorization: AuthorizationRequest) -> Response:
-        """Answer ``prompt=none``: with a code if the person is signed in and has allowed this before, else with an error."""
-        session = await sessions.current(self.smart, self._cookie(request), is_active=False)
-        try:
-            decision = await silent.decide(self.smart, authorization, session)
-        except OAuth2Error as error:
-            error.state = oauth_request.form.get("state")
-            response = self.server.error_response(oauth_request, error)
-            # In a window this would be an open redirect to an app that anybody could have registered; in a frame it is none.
-            is_window = request.headers.get("sec-fetch-dest", "document") == "document"
-            if is_window and error.error != "interaction_required" and await self._is_self_registered(authorization.client_id):
-                return self._error(_INVALID_REQUEST, error)
-            return self._send(oauth_request, response)
-        response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
-        if session is None or not await remembered_consents.still_stands(self.smart, decision.token_grant, session):
-            ended = silent.refusal("consent_required", authorization, oauth_request.form.get("state"))
-            return self._send(oauth_request, self.server.error_response(oauth_request, ended))
-        await self._record_decision(authorization, session, decision, {"prompt": "none"})
-        await self._note_sign_in(session, decision)
-        return self._send(oauth_request, response)
-
-    def _send(self, oauth_request: AuthlibRequest, response: AuthlibResponse) -> Response:
-        return form_post_page(self.smart, oauth_request, response) or to_http_response(response, {})
-
-    async def _note_sign_in(self, session: Session, decision: Decision) -> None:
-        if "openid" in decision.token_grant.scope.split():
-            await session_clients.add(self.smart, session.key, decision.token_grant.client_id)
-
-    async def _record_decision(
-        self, authorization: AuthorizationRequest, session: Session, decision: Decision | None, further: dict[str, str]
-    ) -> None:
-        grant = decision.token_grant if decision else None
-        about, detail = (patient_references(grant.patient), {"scope": grant.scope} | further) if grant else ((), {})
-        username = session.user.username
-        await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
 
     async def continue_request(self, request: Request) -> Response:
         """Redirect to the next page of the request."""
@@ -224,12 +148,13 @@ class AuthorizePages:
         if not await requests.consume(self.smart, current.handle):
             return self._error(_ANSWERED, link=_CONNECTED_APPS)
         oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
-        await self._record_decision(authorization, current.session, decision, {})
+        oauth_request.is_pushed = True  # or did not need to be: it was checked when it came
+        await record_decision(self.smart, authorization, current.session, decision)
         response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
         if decision is not None:
             await remembered_consents.remember(self.smart, authorization, current.session, decision)
-            await self._note_sign_in(current.session, decision)
-        return self._send(oauth_request, response)
+            await note_sign_in(self.smart, current.session, decision)
+        return form_post_page(self.smart, oauth_request, response) or to_http_response(response, {})
 
     async def sign_out(self, request: Request, form: Form) -> Response:
         session = await sessions.current(self.smart, self._cookie(request))
@@ -274,11 +199,6 @@ class AuthorizePages:
             return await handler(request, form)
 
         return guarded
-
-    async def _is_self_registered(self, client_id: str) -> bool:
-        """Whether anyone could have chosen the client's redirect URI.  Errors are then not redirected to it (RFC 9700 4.11.2)."""
-        client = await clients.find(self.smart.store, client_id)
-        return client is not None and bool(client.registration_token_hash)
 
     async def _sign_in_page(self, request: Request, form: dict[str, str], problem: str = "", status: int = 200) -> Response:
         cookie = self._cookie(request) or new_secret()
@@ -347,7 +267,7 @@ def _to(path: str, **query: str) -> RedirectResponse:
 def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> None:
     """Add the pages' routes."""
     pages = AuthorizePages(smart, server)
-    routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
+    add_authorization_endpoint(routes, smart, server)
     routes.add_api_route("/oauth/continue", pages.continue_request, methods=["GET"])
     routes.add_api_route("/signed-out", pages.signed_out, methods=["GET"])
     routes.add_api_route("/sign-out", pages.form_handler(pages.sign_out, pages.reject_sign_out), methods=["POST"])

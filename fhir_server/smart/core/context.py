@@ -64,6 +64,8 @@ class SmartContext:
     ``passwords``      the rules for new passwords
     ``zone``           the time zone of dates and times on pages
     ``former_key``     opens what was encrypted before ``key`` replaced it; encrypts nothing
+    ``require_pushed_requests``, ``require_dpop``  of all clients: authorization requests only pushed (RFC 9126), tokens only bound
+                       to a key (RFC 9449)
     ``refresh_grace``  microseconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     """
 
@@ -84,6 +86,8 @@ class SmartContext:
     zone: ZoneInfo = _UTC
     former_key: str = ""
     refresh_grace: int = REFRESH_GRACE
+    require_pushed_requests: bool = False
+    require_dpop: bool = False
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

@@ -13,7 +13,7 @@ from fhir_server.smart.clients.registration_routes import PATH as REGISTRATION
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.scopes import NAMED_SCOPES
 from fhir_server.smart.discovery import brands
-from fhir_server.smart.tokens import id_tokens, request_rules, userinfo
+from fhir_server.smart.tokens import dpop, id_tokens, pushed_requests, request_rules, userinfo
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, RefreshToken
 
 CAPABILITIES: Final = (
@@ -44,6 +44,7 @@ _ENDPOINTS: Final = {
     "introspection_endpoint": "/oauth/introspect",
     "revocation_endpoint": "/oauth/revoke",
     "registration_endpoint": REGISTRATION,
+    "pushed_authorization_request_endpoint": pushed_requests.PATH,
 }
 _SCOPES: Final = tuple(f"{level}/*.{access}" for level in ("patient", "user", "system") for access in ("rs", "cruds", "read"))
 
@@ -92,6 +93,8 @@ def server_metadata(smart: SmartContext) -> dict[str, Any]:
         "code_challenge_methods_supported": list(Challenge.SUPPORTED_CODE_CHALLENGE_METHOD),
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "require_pushed_authorization_requests": smart.require_pushed_requests,
+        "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,

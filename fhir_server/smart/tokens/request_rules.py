@@ -21,6 +21,7 @@ from fhir_server.smart.tokens import launch
 RESPONSE_MODES: Final = ("query", "fragment", "form_post")
 PROMPTS: Final = ("none", "login", "consent", "select_account")
 DISPLAYS: Final = ("page", "popup", "touch")
+_THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _MAX_AGE: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 # Parameters that could contradict the others, or ask for more than a request without them (OpenID Connect Core 5.5, 6, 7.2.1).
 _UNSUPPORTED: Final = {
@@ -50,6 +51,11 @@ class RequestRules:
         """Raises OAuth2Error for a request that breaks a rule."""
         # A parameter without a value is an omitted one (RFC 6749 3.1), but not one that must name this server.
         parameters: dict[str, str] = grant.request.payload.data
+        options = grant.request.client.record.options
+        if not grant.request.is_pushed and (self._smart.require_pushed_requests or options.require_pushed_authorization_requests):
+            raise InvalidRequestError("This client must push its authorization requests (RFC 9126).")
+        if parameters.get("dpop_jkt") and not _THUMBPRINT.fullmatch(parameters["dpop_jkt"]):
+            raise InvalidRequestError("The parameter dpop_jkt must be a SHA-256 JWK thumbprint.")
         for name, (error, text) in _UNSUPPORTED.items():
             if parameters.get(name):
                 raise OAuth2Error(error=error, description=text)

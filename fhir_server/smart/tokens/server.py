@@ -27,9 +27,10 @@ from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.tokens.endpoints import Introspection, Revocation
 from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, RefreshToken
 from fhir_server.smart.tokens.id_tokens import IdToken
+from fhir_server.smart.tokens.pushed_requests import PushedRequests
 from fhir_server.smart.tokens.request_rules import RequestRules, check_resource
 from fhir_server.smart.tokens.response_modes import move_to_fragment
-from fhir_server.smart.tokens.tokens import client_of_refresh_token, resolve_principal
+from fhir_server.smart.tokens.tokens import client_of_refresh_token, resolve_bearer
 
 logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug messages contain tokens
 
@@ -94,6 +95,7 @@ class OAuthServer(AuthorizationServer):
         self.register_grant(ClientCredentials)
         self.register_endpoint(Revocation)
         self.register_endpoint(Introspection)
+        self.register_endpoint(PushedRequests)
         self.register_extension(self._issuer)
         self._assertion = ClientAssertion(smart)
         self.register_client_auth_method("private_key_jwt", self._assertion)
@@ -128,6 +130,8 @@ class OAuthServer(AuthorizationServer):
             raise InvalidRequestError("A client must use one authentication method.")
         client: AuthlibClient = super().authenticate_client(request, methods, endpoint)
         request.is_proven = True
+        if endpoint == "token" and not request.jkt and (self.smart.require_dpop or client.record.options.dpop_bound_access_tokens):
+            raise OAuth2Error(error="invalid_dpop_proof", description="This client gets tokens only with a proof (DPoP).")
         if request.payload.client_id not in (None, "", client.get_client_id()):
             raise InvalidClientError(status_code=401, description="The client_id does not match the authenticated client.")
         return client
@@ -145,7 +149,7 @@ class OAuthServer(AuthorizationServer):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        caller = run_on_loop(resolve_principal, self.smart.store, token.strip(), self.smart.now())
+        caller = run_on_loop(resolve_bearer, self.smart.store, token.strip(), self.smart.now())
         return self.query_client(caller.client_id) if caller else None
 
     def _authenticate_by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
@@ -163,7 +167,7 @@ class OAuthServer(AuthorizationServer):
         return request
 
     def endpoint_response(self, name: str, request: AuthlibRequest) -> AuthlibResponse:
-        """The response of the ``token``, ``revocation`` or ``introspection`` endpoint."""
+        """The response of the ``token``, ``revocation``, ``introspection`` or ``par`` endpoint."""
         try:
             request.check()
             check_resource(request.form, self.smart)

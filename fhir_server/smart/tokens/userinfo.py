@@ -16,12 +16,13 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
 from fhir_server.smart.core.token_grants import ACCESS, TokenGrant
-from fhir_server.smart.tokens import id_tokens
+from fhir_server.smart.tokens import dpop, id_tokens
+from fhir_server.smart.tokens.dpop import ProofError, ProvenRequest
 from fhir_server.smart.tokens.tokens import current_scope, find_account
-from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT
+from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, with_headers
 
 PATH: Final = "/oauth/userinfo"
-_HEADERS: Final = CORS | NO_STORE | {"Access-Control-Expose-Headers": "WWW-Authenticate"}
+_HEADERS: Final = CORS | NO_STORE | {"Access-Control-Expose-Headers": "WWW-Authenticate, DPoP-Nonce"}
 
 
 def add_userinfo(routes: APIRouter, smart: SmartContext) -> None:
@@ -29,10 +30,16 @@ def add_userinfo(routes: APIRouter, smart: SmartContext) -> None:
 
     async def userinfo(request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        if scheme.lower() not in ("bearer", "dpop") or not token.strip():
             return _refusal(401)
+        proven = ""
+        if scheme.lower() == "dpop":
+            try:
+                proven = await dpop.prove_token(smart, request.headers.get("dpop", ""), ProvenRequest(request.method, PATH, token))
+            except ProofError as error:
+                return with_headers(_refusal(401, error.error, str(error), "DPoP"), {"DPoP-Nonce": dpop.nonce(smart)})
         found = await _find(smart, token.strip())
-        if found is None:
+        if found is None or found[0].jkt != proven or (scheme.lower() == "dpop" and not proven):
             return _refusal(401, "invalid_token", "The access token is not valid.")
         grant, client, user = found
         if "openid" not in grant.scope.split():
@@ -65,8 +72,8 @@ async def _claims(smart: SmartContext, grant: TokenGrant, client: Client, user: 
     return claims | id_tokens.fhir_user(smart, grant)
 
 
-def _refusal(status: int, error: str = "", text: str = "") -> Response:
+def _refusal(status: int, error: str = "", text: str = "", scheme: str = "Bearer") -> Response:
     """A challenge (RFC 6750 3), without an error code for a request without a token."""
-    challenge = 'Bearer realm="userinfo"' + (f', error="{error}", error_description="{text}"' if error else "")
+    challenge = f'{scheme} realm="userinfo"' + (f', error="{error}", error_description="{text}"' if error else "")
     body = {"error": error, "error_description": text} if error else {}
     return JSONResponse(body, status, headers=_HEADERS | {"WWW-Authenticate": challenge})
