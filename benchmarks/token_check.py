@@ -55,7 +55,9 @@ async def _measure(store: str) -> TokenCheckCost:
     api, check = fhir_api(components), Authenticator.authenticate
     known: dict[str | None, Permissions] = {}
 
-    async def given_permissions(authenticator: Authenticator, snapshot: Snapshot, authorization: str | None, now: int, proven: str = "") -> Permissions:
+    async def given_permissions(
+        authenticator: Authenticator, snapshot: Snapshot, authorization: str | None, now: int, proven: str = ""
+    ) -> Permissions:
         if authorization not in known:
             known[authorization] = await check(authenticator, snapshot, authorization, now, proven)
         return known[authorization]

@@ -11,6 +11,7 @@ import httpx
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from fhir_server.smart import demo
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.tokens import dpop
 from tests.smart.environment import ORIGIN, TOKEN_URL, VERIFIER, World
@@ -40,12 +41,10 @@ class Prover:
         if token:
             stated["ath"] = base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()
         stated = {name: value for name, value in (stated | claims).items() if value is not None}
-        head = {"typ": "dpop+jwt", "alg": "ES256", "jwk": self.key.as_dict(private=False)} | (header or {})
+        head = {"typ": "dpop+jwt", "alg": "ES256", "jwk": self.key.as_dict(private=False)}
         return jwt.encode(head, stated, self.key, algorithms=["ES256"])
 
     def exchange(self, code: str, proof: str = "", client_id: str = "demo-public") -> httpx.Response:
-        from fhir_server.smart import demo
-
         fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": demo.REDIRECT, "code_verifier": VERIFIER}
         return self.post(fields | {"client_id": client_id}, proof)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
+from fhir_server.smart import demo
 from fhir_server.smart.core.context import MINUTE, SECOND
 from fhir_server.smart.tokens import dpop
 from tests.smart.dpop_helpers import Prover
-from tests.smart.environment import ORIGIN, TOKEN_URL, World, query
+from tests.smart.environment import ASSERTION_TYPE, ORIGIN, TOKEN_URL, VERIFIER, World, query
 from tests.smart.openid_helpers import set_options
 
 
@@ -135,9 +137,6 @@ def test_rfc_9449_5_refresh_of_a_public_client_needs_the_same_key(world: World, 
 
 def test_rfc_9449_5_refresh_of_a_confidential_client_may_change_the_key(world: World, prover: Prover) -> None:
     code, secret = world.code(client_id="demo-confidential"), {"client_id": "demo-confidential", "client_secret": "demo-secret"}
-    from fhir_server.smart import demo
-    from tests.smart.environment import VERIFIER
-
     fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": demo.REDIRECT, "code_verifier": VERIFIER}
     refresh = prover.post(fields | secret).json()["refresh_token"]
     renewing = {"grant_type": "refresh_token", "refresh_token": refresh} | secret
@@ -162,8 +161,6 @@ def test_setting_binds_the_tokens_of_all_clients(world: World, prover: Prover) -
 
 
 def test_backend_tokens_may_be_bound(world: World, prover: Prover) -> None:
-    from tests.smart.environment import ASSERTION_TYPE
-
     fields = {"grant_type": "client_credentials", "scope": "system/*.rs", "client_assertion_type": ASSERTION_TYPE}
     answer = prover.post(fields | {"client_assertion": world.assertion()}).json()
     assert answer["token_type"] == "DPoP"
@@ -177,8 +174,6 @@ def test_repeated_refresh_within_the_grace_needs_the_same_key(world: World, prov
 
 
 def test_proof_in_the_store_is_forgotten_with_its_nonce(world: World, prover: Prover) -> None:
-    import asyncio
-
     prover.tokens()
     world.clock.forward(11 * MINUTE)
     assert asyncio.run(world.store.key_values.list_all("dpop-proof", world.clock())) == ()

@@ -27,7 +27,8 @@ def form_post_page(smart: SmartContext, request: AuthlibRequest, response: Authl
     so the app's origin may frame it.
     """
     redirect_uri = request.form.get("redirect_uri", "")
-    if not response.location or request.form.get("response_mode") != "form_post":
+    is_web = urlsplit(redirect_uri).scheme in ("http", "https")  # any other is refused, and told so by a redirect
+    if not response.location or not is_web or request.form.get("response_mode") != "form_post":
         return None
     pairs = added_parameters(response.location, redirect_uri)
     page = render(smart, "form_post.html", action=redirect_uri, pairs=pairs, script=SUBMIT)
