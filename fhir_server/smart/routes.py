@@ -15,7 +15,7 @@ from fhir_server.smart.clients.registration_pages import add_registration_pages
 from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR, add_registration
 from fhir_server.smart.core import signing_keys
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
-from fhir_server.smart.core.context import HOUR, SmartContext
+from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
 from fhir_server.smart.discovery.documents import openid_configuration, server_metadata
@@ -37,6 +37,7 @@ _TOO_MANY = {
     "error": "temporarily_unavailable",
     "error_description": "Too many failed authentications of this client from this address.",
 }
+_TOO_MANY_PUSHED = {"error": "temporarily_unavailable", "error_description": "Too many pushed requests from this address."}
 _METADATA: dict[str, Callable[[SmartContext], dict[str, Any]]] = {
     "/.well-known/openid-configuration": openid_configuration,
     "/.well-known/oauth-authorization-server": server_metadata,
@@ -79,6 +80,8 @@ def _document(smart: SmartContext, metadata: Callable[[SmartContext], dict[str, 
 
 
 def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: FailureLimit) -> Callable[[Request], Awaitable[Response]]:
+    pushes = RateLimit("pushed request", pushed_requests.PER_ADDRESS, MINUTE)
+
     async def handle(request: Request) -> Response:
         try:
             pairs = await read_form(request)
@@ -87,6 +90,8 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Fai
         oauth_request = to_authlib_request(request, smart.origin, pairs)
         if wait := await failures.wait_before(oauth_request, address(request)):
             return _too_many(wait)
+        if name == "par" and (wait := await pushes.take(smart.store.key_values, address(request), smart.now())):
+            return _too_many(wait, _TOO_MANY_PUSHED)
         if name in _PROVEN and "dpop" in request.headers:
             try:
                 proof = dpop.verify(smart, ", ".join(request.headers.getlist("dpop")), ProvenRequest(request.method, request.url.path))
@@ -104,8 +109,8 @@ def _endpoint(smart: SmartContext, server: OAuthServer, name: str, failures: Fai
     return handle
 
 
-def _too_many(wait: int) -> Response:
-    return JSONResponse(_TOO_MANY, 429, CORS | NO_STORE | retry_after(wait))
+def _too_many(wait: int, body: dict[str, str] = _TOO_MANY) -> Response:
+    return JSONResponse(body, 429, CORS | NO_STORE | retry_after(wait))
 
 
 async def _security_event(

@@ -117,6 +117,15 @@ def test_rfc_9449_10_1_the_key_of_a_pushed_request_binds_its_code(world: World) 
     assert world.http.post("/oauth/par", data=world.asked(dpop_jkt=Prover(world).jkt), headers=other).status_code == 400
 
 
+def test_pushed_requests_are_limited_by_address(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushed_requests, "PER_ADDRESS", 2)
+    world.open()
+    assert [push(world).status_code for _ in range(3)] == [201, 201, 429]
+    assert push(world).headers["retry-after"]
+    world.clock.forward(MINUTE)
+    assert push(world).status_code == 201
+
+
 # without PKCE
 
 

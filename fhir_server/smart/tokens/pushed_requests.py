@@ -18,6 +18,7 @@ from fhir_server.smart.tokens.grants import METHODS
 
 PATH: Final = "/oauth/par"
 LIFE: Final = MINUTE
+PER_ADDRESS: Final = 600  # a minute; an app's server pushes for all of its users, and each request is stored for a minute
 _PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 _KIND: Final = "pushed-request"
 _CREDENTIALS: Final = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
