@@ -55,9 +55,16 @@ async def _measure(store: str) -> TokenCheckCost:
     api, check = fhir_api(components), Authenticator.authenticate
     known: dict[str | None, Permissions] = {}
 
-    async def given_permissions(authenticator: Authenticator, snapshot: Snapshot, authorization: str | None, now: int) -> Permissions:
+    async def given_permissions(
+        authenticator: Authenticator,
+        snapshot: Snapshot,
+        authorization: str | None,
+        now: int,
+        expected: tuple[str, str] | None = None,
+        proven: str = "",
+    ) -> Permissions:
         if authorization not in known:
-            known[authorization] = await check(authenticator, snapshot, authorization, now)
+            known[authorization] = await check(authenticator, snapshot, authorization, now, expected, proven)
         return known[authorization]
 
     rounds: dict[bool, list[float]] = {True: [], False: []}

@@ -24,6 +24,9 @@ from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
 from fhir_server.request_ids import request_id
 from fhir_server.resources import catalog, definitions
+from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.tokens import dpop
+from fhir_server.smart.tokens.dpop import ProofError, ProvenRequest
 from fhir_server.turns import KnownClients, Line, Turns
 
 _PART: Final = 256 * 1024  # bytes of a body that are sent at once
@@ -37,14 +40,18 @@ _COMMON: tuple[tuple[bytes, bytes], ...] = (
     (b"vary", b"Authorization, Origin, Accept, Prefer"),
     (b"x-content-type-options", b"nosniff"),
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"ETag, Location, Last-Modified, Content-Location, Expires, Retry-After, X-Progress"),
+    (
+        b"access-control-expose-headers",
+        b"ETag, Location, Last-Modified, Content-Location, Expires, Retry-After, X-Progress, DPoP-Nonce, WWW-Authenticate",
+    ),
 )
 _PREFLIGHT = (
     *_COMMON,
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"),
     (
         b"access-control-allow-headers",
-        b"Authorization, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since, If-Unmodified-Since",
+        b"Authorization, DPoP, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since, "
+        b"If-Unmodified-Since",
     ),
     (b"access-control-max-age", b"86400"),
 )
@@ -67,6 +74,7 @@ class FhirApi:
 
     ``limits``     the limits of requests
     ``documents``  responses that need no access token (metadata, discovery), by path
+    ``smart``      verifies proofs of possession; None: no token that is bound to a key is taken
     """
 
     def __init__(
@@ -76,12 +84,14 @@ class FhirApi:
         audit_log: AuditLog,
         limits: RequestLimits,
         documents: dict[tuple[str, ...], Callable[[], Response]],
+        smart: SmartContext | None = None,
     ) -> None:
         self._service = service
         self._clock = clock
         self._audit_log = audit_log
         self._limits = limits
         self._documents = documents
+        self._smart = smart
         self._turns = Turns(limits.client_requests)
         self._clients = KnownClients()
         self._room = BodyRoom()
@@ -128,7 +138,7 @@ class FhirApi:
         try:
             request = self._head(scope)
             audit.with_write = self._audit_log.with_write(request, audit)
-            work = self._handle(request, scope["query_string"], receive, audit)
+            work = self._handle(request, scope["query_string"], receive, audit, _sent_path(scope))
             response = await self._in_turn(work, line, spending)
             if response.stream is not None:
                 response.stream = self._in_turns(response.stream, line)
@@ -209,8 +219,10 @@ class FhirApi:
         address = str(scope["client"][0]) if scope.get("client") else ""
         return Request(scope["method"], segments, (), headers, b"", self._clock(), address, request_id.get())
 
-    async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext) -> Response:
+    async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext, sent_path: str) -> Response:
         document = self._documents.get(request.path) if request.method in ("GET", "HEAD") else None
+        if "dpop" in request.headers and document is None:
+            request.proven = await self._proven(request, sent_path)
         route = match_route(request) if request.path and document is None else _BUNDLE
         try:
             request.query = parse_query(query)
@@ -230,6 +242,21 @@ class FhirApi:
             await self._audit_log.flush()  # so that the caller finds what this server has answered
         return await route.handle(request, self._service, audit)
 
+    async def _proven(self, request: Request, sent_path: str) -> str:
+        """The key that the request's proof was signed with (RFC 9449 7); "" for a request that uses no token with it.
+
+        Once for each request: the entries of a Bundle are part of the request that was proven.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if self._smart is None or scheme.lower() != "dpop":
+            return ""
+        try:
+            return await dpop.prove_token(self._smart, request.headers["dpop"], ProvenRequest(request.method, sent_path, token))
+        except ProofError as error:
+            challenge = f'DPoP realm="fhir", error="{error.error}", algs="{" ".join(dpop.ALGORITHMS)}"'
+            headers = ((b"www-authenticate", challenge.encode()), (b"dpop-nonce", dpop.nonce(self._smart).encode()))
+            raise Problem("unauthenticated", str(error), headers=headers) from None
+
     async def _admit(self, request: Request, route: Route, receive: Receive, audit: AuditContext) -> None:
         """Decide from the head whether the caller may do this, and only then read the body."""
         permissions = await self._service.authenticate(request, audit)
@@ -245,8 +272,14 @@ class FhirApi:
 
 
 def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:
+    own = problem.headers or _ERROR_HEADERS.get(problem.status, ())
     retry = ((b"retry-after", b"%d" % problem.retry_after),) if problem.status == 503 else ()
-    return ((b"content-type", JSON), *_COMMON, *_ERROR_HEADERS.get(problem.status, ()), *retry)
+    return ((b"content-type", JSON), *_COMMON, *own, *retry)
+
+
+def _sent_path(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.decode("latin-1").partition("?")[0]
 
 
 def _authorization(scope: Scope) -> bytes:

@@ -157,6 +157,8 @@ def build_components(
         zone=policy.timezone,
         former_key=settings.former_secret_key,
         refresh_grace=settings.refresh_grace_seconds * SECOND,
+        require_pushed_requests=settings.pushed_requests == "required",
+        require_dpop=settings.dpop == "required",
     )
     cursors = Cursors(_cursor_key(settings))
     service = Service(
@@ -315,7 +317,7 @@ def fhir_api(components: Components) -> FhirApi:
         ("metadata",): capability,
         (".well-known", "smart-configuration"): smart_configuration,
     }
-    return FhirApi(components.service, components.clock, components.auditor, request_limits(settings), public)
+    return FhirApi(components.service, components.clock, components.auditor, request_limits(settings), public, components.smart)
 
 
 def request_limits(settings: Settings) -> RequestLimits:

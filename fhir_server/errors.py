@@ -72,10 +72,14 @@ class Issue:
 
 
 class Problem(Exception):
-    """An error of a kind in :data:`KINDS`, with a text for the caller.  ``issues`` replaces the single issue of that text."""
+    """An error of a kind in :data:`KINDS`, with a text for the caller.
 
-    def __init__(self, kind: ProblemKind, text: str, issues: tuple[Issue, ...] = ()) -> None:
+    ``issues`` replaces the single issue of that text, ``headers`` the headers that a response of this status has.
+    """
+
+    def __init__(self, kind: ProblemKind, text: str, issues: tuple[Issue, ...] = (), headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(text)
+        self.headers = headers
         self.kind: ProblemKind = kind
         self.issues = issues or (Issue(KINDS[kind][1], text),)
 

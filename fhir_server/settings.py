@@ -26,6 +26,12 @@ SECOND_FACTOR: dict[str, tuple[str, ...]] = {
     "everyone": ("patient", "clinician", "billing", "privacy"),
 }
 _MAY_BE_ZERO = frozenset({"refresh_grace_seconds"})
+_CHOICES = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "log_format": ("text", "json"),
+    "pushed_requests": ("allowed", "required"),
+    "dpop": ("allowed", "required"),
+}
 _MAX_REFRESH_GRACE = 60  # a longer grace would give a thief of a refresh token more time than a retry needs
 _RENAMED = {
     "NAME": "ORGANIZATION_NAME",
@@ -69,6 +75,8 @@ class Settings:
                 production, else ``nobody``
     staff_apps          an app that is not approved for staff: ``approved`` refuses it, ``ask`` lets the member of staff decide
     refresh_grace_seconds   seconds in which a used refresh token gets the same client the same tokens again; 0: not at all
+    pushed_requests ``required``: every app must push its authorization requests (RFC 9126); ``allowed``: those that register so
+    dpop        ``required``: every token is bound to a key (RFC 9449); ``allowed``: those of apps that send a proof
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
     audit       ``durable`` (no answer before its audit line is durable) or ``batched``
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
@@ -110,6 +118,8 @@ class Settings:
     second_factor: str = ""
     staff_apps: str = "approved"
     refresh_grace_seconds: int = 10
+    pushed_requests: Literal["allowed", "required"] = "allowed"
+    dpop: Literal["allowed", "required"] = "allowed"
     breached_passwords_file: str = ""
     audit: Literal["durable", "batched"] = "durable"
     audit_anchor_file: str = ""
@@ -215,7 +225,7 @@ def _check(settings: Settings) -> Settings:
         raise ValueError(f"FHIR_SERVER_AUDIT must be durable or batched, not {settings.audit!r}.")
     if 0 < settings.audit_days < settings.audit_minimum_days:
         raise ValueError("FHIR_SERVER_AUDIT_DAYS must not be less than FHIR_SERVER_AUDIT_MINIMUM_DAYS.")
-    for name, allowed in (("log_level", ("debug", "info", "warning", "error")), ("log_format", ("text", "json"))):
+    for name, allowed in _CHOICES.items():
         if getattr(settings, name) not in allowed:
             raise ValueError(f"{PREFIX}{name.upper()} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}.")
     if settings.metrics_token and len(settings.metrics_token) < 16:

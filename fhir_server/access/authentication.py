@@ -31,24 +31,28 @@ class Authenticator:
         self._cache: OrderedDict[bytes, Permissions] = OrderedDict()
 
     async def authenticate(
-        self, snapshot: Snapshot, authorization: str | None, now: int, expected: tuple[str, str] | None = None
+        self, snapshot: Snapshot, authorization: str | None, now: int, expected: tuple[str, str] | None = None, proven: str = ""
     ) -> Permissions:
-        """The permissions of the bearer of this ``Authorization`` header (RFC 6750) at ``now`` (microseconds).
+        """The permissions of who sends this ``Authorization`` header (RFC 6750, RFC 9449) at ``now`` (microseconds).
 
         ``expected``: (type, id) of the row that the request probably reads.  It is read ahead with cached permissions; if those are no
         longer current, it is not used.
-        Raises Problem ``unauthenticated`` if the token is missing, unknown, expired or revoked.
+        ``proven``: the thumbprint of the key that signed a proof of this request.
+        Raises Problem ``unauthenticated`` if the token is missing, unknown, expired or revoked, or is bound to another key.
         """
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if not token or (scheme.lower() != "bearer" and not (proven and scheme.lower() == "dpop")):
             raise Problem("unauthenticated", "An access token is needed.")
         key = sha256(token.encode()).digest()
         cached = self._cache.get(key)
+        cached = cached if cached is not None and cached.principal.jkt == proven else None
         if cached is not None and expected is not None:
             snapshot.expect_read(*expected, cached.visibility(expected[0], now, "r"))
         if cached is not None and await _is_current(cached, snapshot, now):
             return cached
         principal = await tokens.resolve_principal(self._store, token, now)
+        if principal is not None and principal.jkt != proven:
+            raise Problem("unauthenticated", "A token that is bound to a key needs its proof (DPoP); any other is sent as Bearer.")
         if principal is None:
             self._cache.pop(key, None)
             raise Problem("unauthenticated", "The access token is not valid.")

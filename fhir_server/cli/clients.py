@@ -13,6 +13,7 @@ from fhir_server.app import Components
 from fhir_server.cli.base import main, run_with_components, with_audit_event
 from fhir_server.smart import demo
 from fhir_server.smart.clients import clients, initial_access_tokens, staff_apps
+from fhir_server.smart.clients.options import ClientOptions
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.core.security_events import SecurityEvent
 
@@ -45,10 +46,21 @@ def client() -> None:
     multiple=True,
     help="Sensitive category that a backend may receive; MIXED: resources about several patients (Group); *: everything.  May be repeated.",
 )
+@click.option("--post-logout-redirect-uri", "post_logout_redirects", multiple=True, help="Where a sign-out may lead; may be repeated.")
+@click.option("--backchannel-logout-uri", default="", help="URL that is told when a person signs out.  [default: none]")
+@click.option("--pairwise", is_flag=True, help="The app gets identifiers of people (sub) that no app of another host gets.")
+@click.option("--sector-identifier-uri", default="", help="URL whose host stands for the app's, for --pairwise with several hosts.")
+@click.option("--require-par", is_flag=True, help="The app must push its authorization requests (RFC 9126).")
+@click.option("--require-dpop", is_flag=True, help="The app gets tokens only with a proof of possession (DPoP, RFC 9449).")
+@click.option(
+    "--without-pkce", is_flag=True, help="EHR launches of this confidential app need no PKCE, for old apps.  Each use is in the audit log."
+)
 @click.option("--trusted", is_flag=True, help="The client, with the clearance *, may choose ids and send any security label.")
 def add_client(
     client_id: str, name: str, kind: clients.ClientKind, method: clients.Method, scope: str, redirects: tuple[str, ...],
     launch_uri: str, jwks: Path | None, jwks_uri: str, clearance: tuple[str, ...], trusted: bool,
+    post_logout_redirects: tuple[str, ...], backchannel_logout_uri: str, pairwise: bool, sector_identifier_uri: str,
+    require_par: bool, require_dpop: bool, without_pkce: bool,
 ) -> None:  # fmt: skip
     """Register an app or backend.  With --method client_secret, print the new secret once."""
 
@@ -65,6 +77,15 @@ def add_client(
             trusted=trusted,
             launch_uri=launch_uri,
             jwks_uri=jwks_uri,
+            options=ClientOptions(
+                post_logout_redirect_uris=post_logout_redirects,
+                backchannel_logout_uri=backchannel_logout_uri,
+                subject_type="pairwise" if pairwise else "public",
+                sector_identifier_uri=sector_identifier_uri,
+                require_pushed_authorization_requests=require_par,
+                dpop_bound_access_tokens=require_dpop,
+                without_pkce=without_pkce,
+            ),
         )
         secret = ""
         if method == "client_secret":
@@ -83,14 +104,15 @@ def add_client(
 
 @client.command("list")
 def list_clients() -> None:
-    """List the registered clients, and which of them are approved for staff."""
+    """List the registered clients, and which of them are approved for staff or need no PKCE."""
 
     async def read(components: Components) -> list[tuple[clients.Client, str]]:
         now, listed = components.clock(), await clients.list_all(components.store)
         return [(one, "staff" if await staff_apps.find(components.store, one, now) else "-") for one in listed]
 
     for registration, staff in run_with_components(read):
-        click.echo(f"{registration.client_id:20} {registration.kind:8} {registration.method:16} {staff:6} {registration.name}")
+        marks = "  without PKCE" if registration.options.without_pkce else ""
+        click.echo(f"{registration.client_id:20} {registration.kind:8} {registration.method:16} {staff:6} {registration.name}{marks}")
 
 
 @client.command("show")

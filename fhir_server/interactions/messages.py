@@ -37,6 +37,7 @@ class Request(msgspec.Struct):
     ``now``      when the request arrived, in microseconds since 1970 UTC
     ``address``  the IP address it came from, or ""
     ``id``       the id that the answer bears (:mod:`fhir_server.request_ids`), or ""
+    ``proven``   thumbprint of the key that signed a proof of this request (DPoP), or ""
     """
 
     method: str
@@ -47,6 +48,7 @@ class Request(msgspec.Struct):
     now: int
     address: str = ""
     id: str = ""
+    proven: str = ""
 
     def preference(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""

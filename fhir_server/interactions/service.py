@@ -108,5 +108,5 @@ class Service:
         self, snapshot: Snapshot, request: Request, audit: AuditContext, expected: tuple[str, str] | None = None
     ) -> Permissions:
         authorization = request.headers.get("authorization")
-        audit.permissions = await self.authenticator.authenticate(snapshot, authorization, request.now, expected)
+        audit.permissions = await self.authenticator.authenticate(snapshot, authorization, request.now, expected, request.proven)
         return audit.permissions

@@ -77,7 +77,7 @@ class Door:
         if wait := await self._failures.wait(values, caller, now):
             raise RefusedError(429, "Too many requests without a valid access token.", headers=retry_after(wait))
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        principal = await tokens.resolve_principal(self._smart.store, token, now) if scheme.lower() == "bearer" and token else None
+        principal = await tokens.resolve_bearer(self._smart.store, token, now) if scheme.lower() == "bearer" and token else None
         if principal is None:
             await self._failures.take(values, caller, now)
             raise RefusedError(401, "A valid access token is required.", headers={"WWW-Authenticate": 'Bearer realm="scim"'})

@@ -15,7 +15,7 @@ _MAX_PATH: Final = 2_000  # characters of a path to which a sign-in leads: it is
 CORS: Final = {"Access-Control-Allow-Origin": "*"}
 PREFLIGHT: Final = CORS | {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept",
+    "Access-Control-Allow-Headers": "Authorization, DPoP, Content-Type, Accept",
     "Access-Control-Max-Age": "600",
 }
 _PAGE: Final = "default-src 'none'; style-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"

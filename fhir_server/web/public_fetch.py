@@ -1,4 +1,4 @@
-"""Fetches a small document from a URL that a client chose, with protection against SSRF (RFC 9700 4.11, OWASP).
+"""Fetches a small document from a URL that a client chose, or posts a form to one, with protection against SSRF (RFC 9700 4.11, OWASP).
 
 The host is resolved once, all its addresses must be public, and the connection goes to a checked address.  This also
 prevents DNS rebinding.  There are no redirects, proxies or compressed responses.  Time and size are limited.
@@ -11,11 +11,12 @@ import functools
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -116,6 +117,18 @@ async def fetch(network: Network, url: str, hosts: Hosts) -> FetchedDocument:
         raise UnfetchableError from None
 
 
+async def post_form(network: Network, url: str, hosts: Hosts, fields: Mapping[str, str]) -> int:
+    """Post a form to one of these hosts and return the status of the answer, whose body is not read.  Raises UnfetchableError."""
+    if not is_allowed(url, hosts):
+        raise UnfetchableError
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    try:
+        async with asyncio.timeout(DEADLINE), _sent(network, "POST", url, await _resolve(network, url, hosts), headers, fields) as response:
+            return response.status_code
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
+        raise UnfetchableError from None
+
+
 async def _resolve(network: Network, url: str, hosts: Hosts) -> str:
     parts = urlsplit(url)
     addresses = await network.resolve(str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80))
@@ -126,17 +139,27 @@ async def _resolve(network: Network, url: str, hosts: Hosts) -> str:
 
 
 async def _fetch_from(network: Network, url: str, address: str) -> FetchedDocument:
+    async with _sent(network, "GET", url, address, {}, {}) as response:
+        return await _read(response)
+
+
+@asynccontextmanager
+async def _sent(
+    network: Network, method: str, url: str, address: str, headers: Mapping[str, str], fields: Mapping[str, str]
+) -> AsyncIterator[httpx.Response]:
+    """Send a request to this address of the URL's host.  The body of the response is not read yet."""
     target = httpx.URL(url)
     request = httpx.Request(
-        "GET",
+        method,
         target.copy_with(host=address),
-        headers=_HEADERS | {"Host": target.netloc.decode("ascii")},
+        headers={**_HEADERS, **headers, "Host": target.netloc.decode("ascii")},
+        content=urlencode(fields) if fields else None,
         extensions={"sni_hostname": target.host, "timeout": httpx.Timeout(DEADLINE).as_dict()},
     )
     async with httpx.AsyncClient(transport=network.transport, verify=_ssl_context(), trust_env=False, follow_redirects=False) as client:
         response = await client.send(request, stream=True)
         try:
-            return await _read(response)
+            yield response
         finally:
             await response.aclose()
 

@@ -9,9 +9,14 @@ from fhir_server.smart import routes
 from tests.portal.environment import World
 
 # Endpoints for programs: each request carries credentials, and cookies are ignored.
-PROGRAMS = frozenset({"/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/register", "/oauth/register/{client_id}"})
+PROGRAMS = frozenset(
+    {
+        *("/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/par", "/oauth/userinfo"),
+        *("/oauth/register", "/oauth/register/{client_id}"),
+    }
+)
 # Starts a request and decides nothing; apps on any site redirect browsers here.
-OPEN = frozenset({"/oauth/authorize"})
+OPEN = frozenset({"/oauth/authorize", "/oauth/logout"})
 
 
 class House(World):

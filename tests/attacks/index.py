@@ -64,6 +64,9 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
         "test_parameter_pollution",
         "test_federation_repeated_parameter",
     ),
+    "A token that is bound to a key is stolen, replayed or downgraded": ("test_bound_token", "test_dpop"),
+    "A pushed request is stolen or used twice": ("test_pushed_request",),
+    "Userinfo is read with a token for data, or without one": ("test_userinfo_needs", "test_userinfo_ignores"),
     "The server is flooded": ("test_huge_bodies", "test_flood", "test_forged_assertions_do_not_flood"),
     "A federated sign-in is forged or replayed": ("test_federation",),
     "Secrets are read from the store or the log": (

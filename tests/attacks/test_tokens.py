@@ -187,11 +187,11 @@ def test_token_in_query_string_does_not_authenticate_introspection(world: World,
     assert world.http.post("/oauth/introspect", data={"token": token}, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_token_in_query_string_finds_no_userinfo_endpoint(house: House) -> None:
-    """The id_token identifies the user; there is no UserInfo endpoint."""
-    told = Browser(house.app).get("/.well-known/openid-configuration").json()
-    assert "userinfo_endpoint" not in told
-    assert not [path for path in (*house.paths("GET"), *house.paths("POST")) if "userinfo" in path]
+def test_token_in_query_string_or_form_does_not_open_userinfo(house: House) -> None:
+    token, browser = house.token("adult", "adult"), Browser(house.app)
+    assert browser.get("/oauth/userinfo", params={"access_token": token}).status_code == 401
+    assert browser.post("/oauth/userinfo", data={"access_token": token}).status_code == 401
+    assert browser.get("/oauth/userinfo", headers={"Authorization": f"Bearer {token}"}).status_code in (200, 403)
 
 
 @pytest.mark.filterwarnings("ignore:Key size")

@@ -38,7 +38,7 @@ def client_id(origin: str) -> Iterator[str]:
         "redirect_uris": [f"{APP}/oidc"],
         "token_endpoint_auth_method": "none",
         "grant_types": ["authorization_code", "refresh_token"],
-        "scope": SCOPE,
+        "scope": f"{SCOPE} profile",
     }
     made = httpx.post(f"{origin}/oauth/register", json=metadata).json()
     yield made["client_id"]
@@ -46,15 +46,16 @@ def client_id(origin: str) -> Iterator[str]:
     assert httpx.delete(made["registration_client_uri"], headers=manager).status_code == 204
 
 
-def signed_in(walk: Walk, client_id: str, scope: str = SCOPE) -> dict[str, Any]:
+def signed_in(walk: Walk, client_id: str, scope: str = SCOPE, **options: Any) -> dict[str, Any]:
     """The library's user after a sign-in as ``adult``."""
-    settings: dict[str, Any] = {"authority": walk.origin, "client_id": client_id, "scope": scope}
-    if scope != "openid":
+    settings: dict[str, Any] = {"authority": walk.origin, "client_id": client_id, "scope": scope, **options}
+    plain = "patient/" not in scope
+    if not plain:
         settings["extraQueryParams"] = {"aud": f"{walk.origin}/fhir"}
     walk.browser.get(f"{APP}/oidc?{urlencode({'settings': json.dumps(settings)})}")
     walk.until_at(f"{walk.origin}/sign-in")
     walk.sign_in("adult")
-    if scope != "openid":
+    if not plain:
         walk.pick("adult")
     walk.until_at(f"{walk.origin}/oauth/consent")
     walk.press("button[value=allow]")
@@ -89,10 +90,45 @@ def test_silent_renewal_returns_new_tokens_for_the_same_person(walk: Walk, clien
     assert walk.fetched("Patient/adult", after["access_token"]) == 200
 
 
-def test_silent_sign_in_in_a_frame_returns_interaction_required(walk: Walk, command: Command) -> None:
+def test_silent_sign_in_in_a_frame_renews_what_was_allowed(walk: Walk, command: Command) -> None:
     command("client", "add", "frame-app", "--name", "Framed diary", "--redirect-uri", f"{APP}/oidc", "--scope", SCOPE)
-    signed_in(walk, "frame-app", SCOPE.replace("offline_access ", ""))
-    assert call(walk, "return await users.signinSilent();") == {"error": "interaction_required"}
+    before = signed_in(walk, "frame-app", SCOPE.replace("offline_access ", ""))
+    after = call(walk, "return { ...await users.signinSilent() };")["value"]
+    assert after["access_token"] != before["access_token"]
+    assert after["profile"]["sub"] == before["profile"]["sub"]
+    assert walk.fetched("Patient/adult", after["access_token"]) == 200
+
+
+def test_silent_sign_in_without_a_session_returns_login_required(walk: Walk, client_id: str) -> None:
+    signed_in(walk, client_id, "openid")
+    walk.browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    assert call(walk, "await users.removeUser(); return await users.signinSilent();") == {"error": "login_required"}
+
+
+def test_userinfo_is_loaded_by_the_library(walk: Walk, client_id: str) -> None:
+    user = signed_in(walk, client_id, "openid profile", loadUserInfo=True)
+    assert user["profile"]["name"] == "Alex Adult"
+
+
+def test_sign_out_redirect_ends_the_session_and_returns(walk: Walk, command: Command) -> None:
+    command(
+        "client",
+        "add",
+        "out-app",
+        "--name",
+        "Leaving diary",
+        "--redirect-uri",
+        f"{APP}/oidc",
+        "--scope",
+        "openid",
+        "--post-logout-redirect-uri",
+        f"{APP}/callback",
+    )
+    signed_in(walk, "out-app", "openid")
+    call(walk, f"users.signoutRedirect({{ post_logout_redirect_uri: '{APP}/callback' }}); return null;")
+    walk.until_at(f"{APP}/callback")
+    walk.browser.get(f"{walk.origin}/apps")
+    walk.until_at(f"{walk.origin}/sign-in")
 
 
 def test_revocation_ends_access_and_refresh_immediately(walk: Walk, client_id: str) -> None:

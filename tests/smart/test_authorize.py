@@ -135,8 +135,8 @@ def test_a_repeated_parameter_of_a_token_request_is_refused(world: World) -> Non
     assert world.http.post("/oauth/token", data=fields).status_code == 200
 
 
-def test_prompt_none_returns_interaction_required(world: World) -> None:
-    assert refusal(world, prompt="none")["error"] == "interaction_required"
+def test_prompt_none_returns_login_required_without_a_session(world: World) -> None:
+    assert refusal(world, prompt="none")["error"] == "login_required"
 
 
 def test_prompt_login_asks_for_the_password_again(world: World) -> None:

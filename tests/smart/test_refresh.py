@@ -11,7 +11,7 @@ from fhir_server.smart import demo
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, REFRESH_GRACE, SECOND
-from tests.smart.environment import ORIGIN, SCOPE, World
+from tests.smart.environment import ORIGIN, SCOPE, World, claims_of
 
 CONFIDENTIAL = ("demo-confidential", demo.SECRET)
 
@@ -88,6 +88,7 @@ def test_repeated_refresh_gets_the_same_tokens_and_what_is_left_of_their_time(wo
     world.clock.forward(REFRESH_GRACE - 1)
     again = world.refresh(old["refresh_token"]).json()
     assert again.pop("expires_in") == first.pop("expires_in") - REFRESH_GRACE // SECOND
+    assert claims_of(again.pop("id_token"))[1]["sub"] == claims_of(first.pop("id_token"))[1]["sub"]  # signed anew
     assert again == first
 
 

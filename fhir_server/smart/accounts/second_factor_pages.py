@@ -47,18 +47,21 @@ def _request_of(path: str) -> str:
     return dict(parse_qsl(parts.query)).get("request", "") if parts.path == "/oauth/continue" else ""
 
 
-async def after_first_factor(smart: SmartContext, request: Request, user: User, path: str, authenticated: int) -> Response:
+async def after_first_factor(
+    smart: SmartContext, request: Request, user: User, path: str, authenticated: int, amr: tuple[str, ...]
+) -> Response:
     """Return the response to a right first factor.  Ends the browser's earlier session.
 
     ``authenticated``  when the person gave it, in microseconds; 0 if that is not known
+    ``amr``            names it (RFC 8176)
     """
     await sessions.end(smart, cookies.session_cookie(smart, request))
-    if await second_factor.find_factor(smart, user):
-        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, authenticated))
-    if second_factor.is_required(smart, user):
+    seed = b""
+    if not (has_factor := bool(await second_factor.find_factor(smart, user))) and second_factor.is_required(smart, user):
         seed = second_factor.encrypt_seed(smart, second_factor.new_seed())
-        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, authenticated, seed))
-    return await _with_session(smart, request, user, _to(path), await _start_session(smart, request, user, authenticated))
+    if has_factor or seed:
+        return cookies.with_session_cookie(smart, _to(PATH), await second_factor_pending.start(smart, user, path, authenticated, seed, amr))
+    return await _with_session(smart, request, user, _to(path), await _start_session(smart, request, user, authenticated, amr))
 
 
 class SecondFactorPages:
@@ -97,14 +100,14 @@ class SecondFactorPages:
         return await self._signed_in(request, user, pending, seed)
 
     async def _signed_in(self, request: Request, user: User, pending: PendingSecondFactor, seed: bytes) -> Response:
-        path = pending.return_path
+        path, amr = pending.return_path, (*pending.amr, "otp", "mfa")
         if seed:
             # Ends other pending setups of this account: they know the password only, and must now enter a code.
             await self._smart.store.key_values.delete_family(users.session_family(user.username))
         codes = await second_factor.enroll(self._smart, user, seed) if seed else ()
         if codes:
             await account_events.record(self._smart.store, user, "second", self._smart.now(), browser_names.describe_browser(request))
-        cookie = await _start_session(self._smart, request, user, pending.authenticated)
+        cookie = await _start_session(self._smart, request, user, pending.authenticated, amr)
         if not codes:
             return await _with_session(self._smart, request, user, _to(path), cookie)
         session = Session(user, self._smart.now(), sessions.form_token(cookie))
@@ -124,11 +127,11 @@ class SecondFactorPages:
         return render(self._smart, "two_step_verification.html", 400 if problem else 200, **view)
 
 
-async def _start_session(smart: SmartContext, request: Request, user: User, authenticated: int) -> str:
+async def _start_session(smart: SmartContext, request: Request, user: User, authenticated: int, amr: tuple[str, ...]) -> str:
     """Start a session for a user who has just signed in, and return its cookie."""
     browser = browser_names.describe_browser(request)
     await account_events.record(smart.store, user, "signed-in", smart.now(), browser)
-    return await sessions.start(smart, user, browser, authenticated=authenticated)
+    return await sessions.start(smart, user, browser, authenticated=authenticated, amr=amr)
 
 
 async def _with_session(smart: SmartContext, request: Request, user: User, response: Response, cookie: str) -> Response:

@@ -22,21 +22,23 @@ class PendingSecondFactor(msgspec.Struct, frozen=True):
     ``return_path``  a path on this server where the sign-in leads
     ``seed``         the encrypted seed offered to a user who must set up a second factor, else empty
     ``authenticated``  when the first factor was given, in microseconds; 0 if that is not known
+    ``amr``          how the user proved the first factor (RFC 8176)
     """
 
     username: str
     return_path: str = msgspec.field(name="onward")
     seed: bytes = b""
     authenticated: int = 0
+    amr: tuple[str, ...] = ()
 
 
 SEALED: Final = SealedRecords(_KIND, PURPOSE, PendingSecondFactor, "seed")
 
 
-async def start(smart: SmartContext, user: User, return_path: str, authenticated: int, seed: bytes = b"") -> str:
+async def start(smart: SmartContext, user: User, return_path: str, authenticated: int, seed: bytes = b"", amr: tuple[str, ...] = ()) -> str:
     """Return the session cookie of the pending sign-in.  It ends after ten minutes, or when the account changes."""
     cookie = new_secret()
-    text = msgspec.json.encode(PendingSecondFactor(user.username, return_path, seed, authenticated))
+    text = msgspec.json.encode(PendingSecondFactor(user.username, return_path, seed, authenticated, amr))
     await smart.store.key_values.put(_KIND, digest(cookie), text, smart.now() + LIFE, users.session_family(user.username))
     return cookie
 

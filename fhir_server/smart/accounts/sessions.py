@@ -25,13 +25,14 @@ class _StoredSession(msgspec.Struct, frozen=True):
     started: int
     browser: str = ""
     authenticated: int | None = None  # None: when it started (of an earlier version)
+    amr: tuple[str, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True):
     """A session: its user, when it started (microseconds), and the ``token`` that its forms must send.
 
     ``key`` identifies the session in grants that end with it (``online_access``).  ``authenticated`` is when the person last proved
-    who they are, in microseconds (OpenID ``auth_time``); 0 if that is not known.
+    who they are, in microseconds (OpenID ``auth_time``); 0 if that is not known.  ``amr`` says how (RFC 8176).
     """
 
     user: User
@@ -39,6 +40,7 @@ class Session(msgspec.Struct, frozen=True):
     token: str
     key: str = ""
     authenticated: int = 0
+    amr: tuple[str, ...] = ()
 
 
 class OpenSession(msgspec.Struct, frozen=True):
@@ -62,21 +64,24 @@ def is_form_token(cookie: str, token: str) -> bool:
     return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), token.encode())
 
 
-async def start(smart: SmartContext, user: User, browser: str = "", *, authenticated: int) -> str:
+async def start(smart: SmartContext, user: User, browser: str = "", *, authenticated: int, amr: tuple[str, ...] = ()) -> str:
     """Start a session and return its cookie, which is always new (no session fixation).
 
-    Only for a person who has just signed in, or given the password again.  ``authenticated`` as in :class:`Session`.
+    Only for a person who has just signed in, or given the password again.  ``authenticated`` and ``amr`` as in :class:`Session`.
     """
     cookie, now = new_secret(), smart.now()
     key, lapses = digest(cookie), now + SESSION_IDLE
-    record = msgspec.json.encode(_StoredSession(user.username, now, browser, authenticated))
+    record = msgspec.json.encode(_StoredSession(user.username, now, browser, authenticated, amr))
     await smart.store.key_values.put(SESSION_SEEN, key, str(lapses).encode(), lapses, _family(key))
     await smart.store.key_values.put(SESSION, key, record, now + SESSION_LIFE, users.session_family(user.username))
     return cookie
 
 
-async def current(smart: SmartContext, cookie: str) -> Session | None:
-    """Return the open session of this cookie, or None.  Extends its idle time."""
+async def current(smart: SmartContext, cookie: str, *, is_active: bool = True) -> Session | None:
+    """Return the open session of this cookie, or None.
+
+    Extends its idle time, unless the request is one that an app sends without the user (``is_active`` is False).
+    """
     now, key, values = smart.now(), digest(cookie), smart.store.key_values
     seen = await values.get(SESSION_SEEN, key, now) if cookie else None
     if seen is None:
@@ -86,10 +91,11 @@ async def current(smart: SmartContext, cookie: str) -> Session | None:
     user = None if stored is None else await users.find(smart.store, stored.username)
     if stored is None or user is None or user.disabled:
         return None
-    lapses = min(now + SESSION_IDLE, stored.started + SESSION_LIFE)
-    await values.replace_value(SESSION_SEEN, key, seen, str(lapses).encode(), lapses)  # fails if another request has done it, or it ended
+    if is_active:  # fails if another request has done it, or the session ended
+        lapses = min(now + SESSION_IDLE, stored.started + SESSION_LIFE)
+        await values.replace_value(SESSION_SEEN, key, seen, str(lapses).encode(), lapses)
     authenticated = stored.started if stored.authenticated is None else stored.authenticated
-    return Session(user, stored.started, form_token(cookie), key, authenticated)
+    return Session(user, stored.started, form_token(cookie), key, authenticated, stored.amr)
 
 
 async def remaining_lifetime(smart: SmartContext, key: str) -> int:

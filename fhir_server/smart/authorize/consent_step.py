@@ -29,6 +29,7 @@ from fhir_server.smart.core.scopes import Scope, resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.launch import Launch
+from fhir_server.smart.tokens.session_clients import session_id
 from fhir_server.web.forms import Form
 
 OFFLINE: Final = "offline_access"
@@ -65,10 +66,12 @@ async def consent_offer(smart: SmartContext, state: ConsentState) -> dict[str, A
         "parts": _category_parts(state.effective),
         "sensitive": sensitive_categories.CATEGORY_NAMES if _may_withhold(state.authorization, session) else {},
         "identity": "openid" in names or "fhirUser" in names,
+        "profile": "profile" in names,
         "offline_days": REFRESH_LIFE // DAY if OFFLINE in names else 0,
         "offline_years": GRANT_LIFE // (365 * DAY),
         "connected": f"{smart.origin}/apps",
         "idle_minutes": SESSION_IDLE // MINUTE,
+        "renewable_hours": SESSION_LIFE // HOUR if not state.authorization.parameter("launch") else 0,
         "online_hours": SESSION_LIFE // HOUR if ONLINE in names and OFFLINE not in names else 0,
     }
 
@@ -109,6 +112,8 @@ async def build_decision(smart: SmartContext, state: ConsentState, form: Form) -
         session=session.key if ONLINE in names and OFFLINE not in names else "",
         generation=session.user.generation,
         app=state.client.identity if state.client else (),
+        amr=session.amr,
+        sid=session_id(session.key, authorization.client_id),
     )
     return Decision(token_grant, session.authenticated // SECOND, authorization.parameter("launch"), session.key)
 

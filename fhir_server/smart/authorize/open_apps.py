@@ -47,6 +47,8 @@ async def remember(smart: SmartContext, session: Session, grant: TokenGrant) -> 
     await values.put(_OPEN, digest(app.family), b"", now + (SESSION_LIFE if app.lasts else CODE_LIFE + ACCESS_LIFE), app.family)
     while True:
         before = await values.get(_APPS, session.key, now)
+        if any(known.family == app.family for known in _decode(before)):  # it was renewed silently
+            return
         apps = msgspec.json.encode((*_decode(before), app))
         if before is not None and await values.replace_value(_APPS, session.key, before, apps):
             return

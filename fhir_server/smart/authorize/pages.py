@@ -1,4 +1,4 @@
-"""The authorization endpoint and its pages: sign-in, record picker, visit picker, consent, signed-out.
+"""The pages of an authorization request: sign-in, record picker, visit picker, consent, signed-out.
 
 Each page reads the stored request and the session again and checks them.  A form supplies only the user's choice.
 """
@@ -26,27 +26,25 @@ from fhir_server.smart.accounts import (
 from fhir_server.smart.accounts.password_pages import add_password_pages
 from fhir_server.smart.accounts.second_factor_pages import add_second_factor_pages, after_first_factor, return_path
 from fhir_server.smart.accounts.sign_in_rate import SignInRate, in_words
-from fhir_server.smart.authorize import consent_state, consent_step, open_apps, request_limits, requests, sign_out_pages, staff_step, texts
+from fhir_server.smart.accounts.users import MAX_NAME
+from fhir_server.smart.authorize import consent_state, consent_step, requests, sign_out_pages, staff_step, texts
 from fhir_server.smart.authorize.consent_state import ConsentState
+from fhir_server.smart.authorize.decisions import keep_decision, record_decision
+from fhir_server.smart.authorize.endpoint import add_authorization_endpoint
+from fhir_server.smart.authorize.form_post import form_post_page
+from fhir_server.smart.authorize.logout_pages import add_logout_pages
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.authorize.sign_out_pages import SignOutPages
 from fhir_server.smart.authorize.staff_step import Admission
-from fhir_server.smart.clients import clients
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, digest, new_secret
-from fhir_server.smart.core.rate_limits import RateLimit, retry_after
-from fhir_server.smart.core.security_events import SecurityEvent, patient_references
+from fhir_server.smart.core.rate_limits import retry_after
+from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render, static
 from fhir_server.smart.tokens.grants import Decision
-from fhir_server.smart.tokens.refusals import refusal_detail
 from fhir_server.smart.tokens.server import OAuthServer
-from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
+from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, read_form, with_headers
 
-_PARAMETERS = {
-    *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "launch"),
-    *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age"),
-}
-PER_ADDRESS = 120  # authorization requests a minute; a hospital ward or a family shares one address
 FormHandler = Callable[[Request, Form], Awaitable[Response]]
 
 
@@ -57,33 +55,7 @@ class AuthorizePages:
         self.smart = smart
         self.server = server
         self.sign_outs = SignOutPages(smart)
-        self._limit = RateLimit("authorization request", PER_ADDRESS, MINUTE)
-        self._refusals = RateLimit("refused authorization request", PER_ADDRESS, MINUTE)
-        self._parked = request_limits.parked_bytes()
         self._sign_ins = SignInRate(smart)
-
-    async def authorize(self, request: Request) -> Response:
-        """The authorization endpoint: validate the request, store it, and redirect to the first page."""
-        try:
-            pairs = await read_form(request) if request.method == "POST" else fields(request.url.query)
-            oauth_request = to_authlib_request(request, self.smart.origin, pairs)
-        except BadFormError as error:
-            return self._error(str(error))
-        known, parameters = tuple((name, value) for name, value in pairs if name in _PARAMETERS), oauth_request.form
-        try:
-            await run_in_thread(self.server.validate_request, oauth_request)
-            request_limits.check_lengths(known, parameters["redirect_uri"], parameters.get("state", ""))
-        except OAuth2Error as error:
-            response = self.server.error_response(oauth_request, error)
-            await self._record_refusal(request, oauth_request.form.get("client_id", ""), error)
-            redirects = response.location and not await self._is_self_registered(oauth_request.form.get("client_id", ""))
-            return to_http_response(response, {}) if redirects else self._error(texts.INVALID_REQUEST, error)
-        values, client, now = self.smart.store.key_values, address(request), self.smart.now()
-        size = sum(len(name) + len(value.encode()) for name, value in known)
-        if wait := await self._limit.take(values, client, now) or await self._parked.take(values, client, size, now):
-            return with_headers(self._error(texts.TOO_MANY, status=429), retry_after(wait))
-        authorization = AuthorizationRequest(known, parameters["client_id"], parameters["redirect_uri"], oauth_request.scope, now)
-        return _to("/oauth/continue", request=await requests.save(self.smart, authorization))
 
     async def continue_request(self, request: Request) -> Response:
         """Redirect to the next page of the request."""
@@ -119,7 +91,7 @@ class AuthorizePages:
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         await requests.keep(self.smart, values.get("request", ""))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        return await after_first_factor(self.smart, request, user, path, self.smart.now())
+        return await after_first_factor(self.smart, request, user, path, self.smart.now(), ("pwd",))
 
     async def show_records(self, request: Request) -> Response:
         current = (await self._load(request)).signed_in
@@ -213,15 +185,9 @@ class AuthorizePages:
         authorization = current.authorization
         if not await requests.consume(self.smart, current.handle):
             return self._error(texts.ANSWERED, link=texts.CONNECTED_APPS)
-        about: tuple[str, ...] = ()
-        detail = {"error": "access_denied", "cause": "denied by the person"}
-        if decision:
-            about, detail = patient_references(decision.token_grant.patient), {"scope": decision.token_grant.scope}
-        username = current.session.user.username
-        await self.smart.record(SecurityEvent("allow-app", decision is not None, username, authorization.client_id, "", about, detail))
-        if decision and state and state.client:
-            await open_apps.remember(self.smart, current.session, decision.token_grant)
-            await consent_state.remember_identity(self.smart, current.session.user, state.client)
+        await record_decision(self.smart, authorization, current.session, decision)
+        if decision and state:
+            await keep_decision(self.smart, state, decision)
         return await self._answer(request, authorization, decision)
 
     async def cancel(self, request: Request, form: Form) -> Response:
@@ -238,7 +204,10 @@ class AuthorizePages:
     async def _answer(self, request: Request, authorization: AuthorizationRequest, decision: Decision | None) -> Response:
         """Lead the browser to the app, with a code or with ``access_denied``."""
         oauth_request = to_authlib_request(request, self.smart.origin, list(authorization.pairs))
+        oauth_request.is_pushed = True  # or did not need to be: it was checked when it came
         response = await run_in_thread(self.server.authorization_response, oauth_request, decision)
+        if page := form_post_page(self.smart, oauth_request, response):
+            return page
         if not response.location:
             return to_http_response(response, {})
         client = await consent_step.requesting_client(self.smart, authorization)
@@ -273,22 +242,6 @@ class AuthorizePages:
 
         return guarded
 
-    async def _record_refusal(self, request: Request, client_id: str, error: OAuth2Error) -> None:
-        """Record why a request was refused: a refusal by redirect is seen by no person.  Not more of them than one address may send.
-
-        Only a registered client is named.  The cause is an error code and a text of this server, nothing that the sender chose.
-        """
-        client, where = await clients.find(self.smart.store, client_id), address(request)
-        if await self._refusals.take(self.smart.store.key_values, where, self.smart.now()):
-            return
-        named = client.client_id if client else ""
-        await self.smart.record(SecurityEvent("allow-app", False, "", named, where, detail=refusal_detail(error)))
-
-    async def _is_self_registered(self, client_id: str) -> bool:
-        """Whether anyone could have chosen the client's redirect URI.  Errors are then not redirected to it (RFC 9700 4.11.2)."""
-        client = await clients.find(self.smart.store, client_id)
-        return client is not None and bool(client.registration_token_hash)
-
     async def _sign_in_page(self, request: Request, form: dict[str, str], problem: str = "", status: int = 200) -> Response:
         cookie = self._cookie(request) or new_secret()
         values: dict[str, Any] = {"request": form.get("request", ""), "next": form.get("next", ""), "username": form.get("username", "")}
@@ -297,6 +250,7 @@ class AuthorizePages:
             return self._error(texts.EXPIRED, link=texts.HOME)
         client = {"client_name": "", "client_host": ""}
         if authorization is not None:
+            values["username"] = values["username"] or authorization.parameter("login_hint")[:MAX_NAME]
             client = await consent_step.requesting_client(self.smart, authorization)
         values |= {"lapsed": "lapsed" in form, "idle": SESSION_IDLE // MINUTE}
         values |= {"providers": await identity_providers.list_all(self.smart.store), "token": sessions.form_token(cookie)}
@@ -359,7 +313,7 @@ def _to(path: str, **query: str) -> RedirectResponse:
 def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> None:
     """Add the pages' routes."""
     pages = AuthorizePages(smart, server)
-    routes.add_api_route("/oauth/authorize", pages.authorize, methods=["GET", "POST"])
+    add_authorization_endpoint(routes, smart, server)
     routes.add_api_route("/oauth/continue", pages.continue_request, methods=["GET"])
     routes.add_api_route(sign_out_pages.PATH, pages.sign_outs.show, methods=["GET"])
     routes.add_api_route("/sign-out", pages.form_handler(pages.sign_outs.sign_out, pages.reject_sign_out), methods=["POST"])
@@ -375,6 +329,7 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
         routes.add_api_route(path, show, methods=["GET"])
         routes.add_api_route(path, pages.form_handler(submit), methods=["POST"])
     app_handover.add_app_handover(routes, smart)
+    add_logout_pages(routes, smart)
     routes.add_api_route("/oauth/cancel", pages.form_handler(pages.cancel), methods=["POST"])
     add_second_factor_pages(routes, smart)
     add_password_pages(routes, smart)

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from fhir_server.smart.accounts.sessions import Session
-from fhir_server.smart.core.context import PARKED_LIFE, REQUEST_LIFE, SmartContext, digest, new_secret
+from fhir_server.smart.core.context import PARKED_LIFE, REQUEST_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
 from fhir_server.smart.core.scopes import resource_scopes
 
@@ -26,6 +26,7 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
     ``created``    in microseconds
     ``username``   the user who chose the record
     ``encounter``  the chosen visit; "" for no particular visit, None before the choice
+    ``hinted``     the account that must answer, by its subject (``id_token_hint``); "" for any
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -36,6 +37,7 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
     username: str | None = None
     patient: str | None = None
     encounter: str | None = None
+    hinted: str = ""
 
     def parameter(self, name: str) -> str:
         """Return a parameter of the request, or ""."""
@@ -58,12 +60,19 @@ class AuthorizationRequest(msgspec.Struct, frozen=True):
 
     @property
     def requires_fresh_sign_in(self) -> bool:
-        """Whether the app requires a sign-in after its request (``prompt``, ``max_age``; OpenID Connect Core 3.1.2.1)."""
-        return "login" in self.parameter("prompt").split() or bool(self.parameter("max_age"))
+        """Whether the app limits how old the sign-in may be (``prompt``, ``max_age``; OpenID Connect Core 3.1.2.1)."""
+        return self.oldest_sign_in > 0
+
+    @property
+    def oldest_sign_in(self) -> int:
+        """The instant at or after which the person must have signed in, in microseconds; 0 for any time."""
+        if {"login", "select_account"} & set(self.parameter("prompt").split()):
+            return self.created
+        return self.created - int(self.parameter("max_age")) * SECOND if self.parameter("max_age") else 0
 
     def accepts_session(self, session: Session) -> bool:
-        """Whether the person has signed in recently enough for this request."""
-        return session.authenticated >= self.created or not self.requires_fresh_sign_in
+        """Whether the person has signed in recently enough for this request, and is who the app expects."""
+        return session.authenticated >= self.oldest_sign_in and self.hinted in ("", session.user.subject)
 
     def is_record_chosen(self, session: Session) -> bool:
         """Whether the signed-in user has made all choices of record and visit that the request needs."""

@@ -6,14 +6,17 @@ from typing import Final
 
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.background import BackgroundTask
 
 from fhir_server.smart.accounts import cookies, second_factor_pending, sessions
+from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import open_apps
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import NO_STORE, Form
+from fhir_server.smart.tokens import back_channel
+from fhir_server.web.forms import NO_STORE, Form, address
 
 PATH: Final = "/signed-out"
 END_APPS: Final = "/signed-out/apps"
@@ -26,15 +29,27 @@ class SignOutPages:
         self._smart = smart
 
     async def sign_out(self, request: Request, form: Form) -> Response:
-        cookie = cookies.session_cookie(self._smart, request)
-        session = await sessions.current(self._smart, cookie)
-        await sessions.end(self._smart, cookie)
-        response = RedirectResponse(PATH, 303, headers=NO_STORE)
+        session = await sessions.current(self._smart, cookies.session_cookie(self._smart, request))
         if session is not None:
-            await self._smart.record(SecurityEvent("sign-out", username=session.user.username))
-            if apps := await open_apps.left_open(self._smart, session):
-                offered = await open_apps.offer(self._smart, session.user.username, apps)
-                return cookies.with_session_cookie(self._smart, response, offered)
+            return await self.end_session(request, session)
+        await sessions.end(self._smart, cookies.session_cookie(self._smart, request))
+        return self._forget(RedirectResponse(PATH, 303, headers=NO_STORE))
+
+    async def end_session(self, request: Request, session: Session, client_id: str = "", onward: Response | None = None) -> Response:
+        """End the browser's session, which the app ``client_id`` asked for ("": the person), and tell the apps of the session.
+
+        The answer is ``onward``, or leads to the page that names the apps which still have access.
+        """
+        await sessions.end(self._smart, cookies.session_cookie(self._smart, request))
+        where = address(request) if client_id else ""
+        await self._smart.record(SecurityEvent("sign-out", username=session.user.username, client_id=client_id, address=where))
+        response = onward or RedirectResponse(PATH, 303, headers=NO_STORE)
+        response.background = BackgroundTask(back_channel.tell_clients, self._smart, session.user, session.key)
+        if onward is None and (apps := await open_apps.left_open(self._smart, session)):
+            return cookies.with_session_cookie(self._smart, response, await open_apps.offer(self._smart, session.user.username, apps))
+        return self._forget(response)
+
+    def _forget(self, response: Response) -> Response:
         response.delete_cookie(**cookies.session_cookie_attributes(self._smart))
         return response
 

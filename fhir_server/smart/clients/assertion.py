@@ -49,7 +49,8 @@ class ClientAssertion(JWTBearerClientAssertion):
         except InvalidClientError:
             return KeySet([])
         # Before the signature is verified: an assertion that cannot be valid must not cause a request to a client's server.
-        if not _is_acceptable(unverified, self._smart, self._smart.now() // SECOND) or not isinstance(unverified["sub"], str):
+        acceptable = _is_acceptable(unverified, _par_audiences(self._smart), self._smart.now() // SECOND)
+        if not acceptable or not isinstance(unverified["sub"], str):
             return KeySet([])
         record, kid = await clients.find(self._smart.store, unverified["sub"]), header.get("kid")
         if record is None or not isinstance(kid, str) or not kid or header.get("jku", record.jwks_uri or None) != (record.jwks_uri or None):
@@ -65,6 +66,7 @@ class ClientAssertion(JWTBearerClientAssertion):
             if client is None:
                 raise _invalid_assertion()
             client.keys = request.keys
+            client.audiences = _par_audiences(self._smart) if request.uri.endswith("/oauth/par") else (token_endpoint(self._smart),)
             return client
 
         try:
@@ -79,18 +81,18 @@ class ClientAssertion(JWTBearerClientAssertion):
         except (JoseError, ValueError, TypeError, KeyError, RecursionError):
             raise _invalid_assertion() from None
 
-    def resolve_client_public_key(self, client: Any) -> KeySet:
-        keys: KeySet = client.keys
-        return keys
+    def resolve_client_public_key(self, client: Any) -> tuple[KeySet, tuple[str, ...]]:
+        return client.keys, client.audiences
 
-    def process_assertion_claims(self, assertion: str, resolve_key: KeySet) -> dict[str, Any]:
+    def process_assertion_claims(self, assertion: str, resolve_key: tuple[KeySet, tuple[str, ...]]) -> dict[str, Any]:
+        keys, audiences = resolve_key
         header, _ = self.extract_assertion(assertion)
         try:
-            claims = jwt.decode(assertion, _find_key(header, resolve_key), algorithms=list(ALGORITHMS)).claims
+            claims = jwt.decode(assertion, _find_key(header, keys), algorithms=list(ALGORITHMS)).claims
         except (JoseError, ValueError, TypeError, KeyError):
             raise _invalid_assertion() from None
         now = self._smart.now()
-        if not _is_acceptable(claims, self._smart, now // SECOND):
+        if not _is_acceptable(claims, audiences, now // SECOND):
             raise _invalid_assertion()
         jti_digest = digest(f"{claims['iss']} {claims['jti']}")
         expires = now + (MAX_LIFETIME + CLOCK_SKEW) * SECOND + MINUTE
@@ -108,13 +110,13 @@ def _find_key(header: dict[str, Any], keys: KeySet) -> Key:
     return matching[0]
 
 
-def _is_acceptable(claims: dict[str, Any], smart: SmartContext, now: int) -> bool:
+def _is_acceptable(claims: dict[str, Any], audiences: tuple[str, ...], now: int) -> bool:
     exp: Any = claims.get("exp")
     jti = claims.get("jti")
     not_before: list[Any] = [claims.get("iat", now), claims.get("nbf", now)]
     return (
         claims.get("iss") == claims.get("sub")
-        and claims.get("aud") in (token_endpoint(smart), [token_endpoint(smart)])
+        and claims.get("aud") in (*audiences, *([one] for one in audiences))
         and all(isinstance(at, (int, float)) and not isinstance(at, bool) for at in (exp, *not_before))
         and now < exp <= now + MAX_LIFETIME + CLOCK_SKEW
         and all(at <= now + CLOCK_SKEW for at in not_before)
@@ -126,6 +128,11 @@ def _is_acceptable(claims: dict[str, Any], smart: SmartContext, now: int) -> boo
 def token_endpoint(smart: SmartContext) -> str:
     """The URL of the token endpoint, which is the ``aud`` of client assertions."""
     return f"{smart.origin}/oauth/token"
+
+
+def _par_audiences(smart: SmartContext) -> tuple[str, ...]:
+    """What an assertion at ``/oauth/par`` may be for (RFC 9126 2): this server, by any of its names there."""
+    return (token_endpoint(smart), f"{smart.origin}/oauth/par", smart.origin)
 
 
 def _invalid_assertion() -> InvalidClientError:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from fhir_server.smart.clients import options
+from fhir_server.smart.clients.options import ClientOptions
 from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import HOUR, digest, new_secret
 from fhir_server.smart.core.registry import Register
@@ -41,6 +43,7 @@ class Client(msgspec.Struct, frozen=True):
     ``publisher``   issuer of its software statement; "" if it has none
     ``registered_at``  when it registered itself, in microseconds
     ``renamed_at``     when it last changed its own :attr:`identity`, in microseconds; 0 if it never did
+    ``options``     logout, pairwise identifiers and others (:class:`~fhir_server.smart.clients.options.ClientOptions`)
     """
 
     client_id: str
@@ -61,6 +64,7 @@ class Client(msgspec.Struct, frozen=True):
     publisher: str = ""
     registered_at: int = msgspec.field(default=0, name="registered")
     renamed_at: int = 0
+    options: ClientOptions = ClientOptions()
 
     @property
     def levels(self) -> frozenset[str]:
@@ -72,6 +76,11 @@ class Client(msgspec.Struct, frozen=True):
         """By what people know the app: its name, website and logo, and the hosts to which answers go."""
         logo = str(self.metadata.get("logo_uri", ""))
         return (self.name, self.homepage, logo, *sorted({self.redirect_host(uri) for uri in self.redirect_uris}))
+
+    @property
+    def sector(self) -> str:
+        """The sector of its pairwise identifiers."""
+        return options.sector(self.options, self.redirect_uris)
 
     def is_as_allowed(self, identity: tuple[str, ...], since: int) -> bool:
         """Whether the app still is what a person allowed, with this identity and at this time (microseconds).
@@ -150,7 +159,7 @@ def with_jwks(client: Client, jwks: dict[str, Any]) -> Client:
 def _check(client: Client) -> None:
     if not _ID.fullmatch(client.client_id):
         raise ValueError("A client id must be 1 to 100 characters: letters, digits and . _ ~ -")
-    for uri in client.redirect_uris:
+    for uri in (*client.redirect_uris, *client.options.post_logout_redirect_uris):
         if not _URI.fullmatch(uri) or "#" in uri or urlsplit(uri).scheme in ("javascript", "data", "vbscript", "file"):
             raise ValueError(f"{uri!r} is not an allowed redirect URI.")
     if client.kind != "backend" and not client.redirect_uris:
@@ -167,3 +176,6 @@ def _check(client: Client) -> None:
         raise ValueError(f"A client with the scope {ADMINISTRATION} must be a backend, and may have no other scope.")
     if (client.method == "client_secret") != bool(client.secret_hash):
         raise ValueError("A client needs a secret if it authenticates with client_secret, and only then.")
+    options.check(client.options, client.redirect_uris)
+    if client.options.without_pkce and (client.method == "none" or not client.launch_uri):
+        raise ValueError("Only a confidential app with a launch URI may be without PKCE.")

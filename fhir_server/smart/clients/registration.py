@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import msgspec
 from jsonschema import Draft202012Validator
 
-from fhir_server.smart.clients import clients, names, software_statements
+from fhir_server.smart.clients import clients, names, options, sectors, software_statements
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.jwks_cache import MIN_RSA_BITS, UnreadableKeysError, is_strong_key, parse_jwks
+from fhir_server.smart.clients.options import ClientOptions
 from fhir_server.smart.core.context import MINUTE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import NAMED_SCOPES, narrow_scopes
 from fhir_server.web.public_fetch import Hosts, is_allowed, is_loopback
@@ -111,6 +112,7 @@ def client_information(smart: SmartContext, registered: RegisteredClient) -> dic
         "redirect_uris": list(client.redirect_uris),
         "scope": client.scopes,
         **client.metadata,
+        **msgspec.to_builtins(client.options),
         "registration_access_token": registered.registration_token,
         "registration_client_uri": f"{smart.origin}/oauth/register/{client.client_id}",
     }
@@ -145,6 +147,7 @@ async def _describe(smart: SmartContext, before: Client, metadata: Any, token: s
         secret_hash=before.secret_hash if method == "client_secret" else "",
         metadata={name: effective[name] for name in _STORED_AS_SENT if name in effective},
         publisher=publisher,
+        options=await _options(smart, effective),
     )
     if before.redirect_uris and client.identity != before.identity:
         client = msgspec.structs.replace(client, renamed_at=smart.now())
@@ -225,6 +228,20 @@ def _scopes(requested: str | None) -> str:
             "scope",
         )
     return scopes
+
+
+async def _options(smart: SmartContext, effective: dict[str, Any]) -> ClientOptions:
+    sent = {name: effective[name] for name in options.REGISTERED if name in effective}
+    registered = msgspec.convert(sent, ClientOptions)
+    if not all(_is_allowed_redirect(uri) for uri in registered.post_logout_redirect_uris):
+        raise RegistrationError("invalid_redirect_uri", "A post-logout redirect URI must have the form of a redirect URI.")
+    try:
+        options.check(registered, tuple(effective["redirect_uris"]), Hosts.of(smart.is_demo))
+    except ValueError as error:
+        raise RegistrationError("invalid_client_metadata", str(error)) from None
+    if registered.sector_identifier_uri and not await sectors.lists(smart, registered.sector_identifier_uri, effective["redirect_uris"]):
+        raise RegistrationError("invalid_client_metadata", "The sector_identifier_uri does not list all redirect URIs.")
+    return registered
 
 
 def _keys(effective: dict[str, Any]) -> dict[str, Any]:

@@ -81,13 +81,17 @@ class AuthlibRequest(OAuth2Request):
 
     The parameters come from the query (authorize by GET) or from the form, never from both.  ``token_grant`` is set to
     the grant that the request issued or revoked tokens of; ``keys`` to those of the client that a client assertion names;
-    ``is_proven`` if the client has proved who it is, even if the request is refused after that.
+    ``is_proven`` if the client has proved who it is, even if the request is refused after that; ``is_pushed`` if an authorization
+    request was pushed (RFC 9126); ``jkt`` to the thumbprint of the key that signed a proof of the request
+    (RFC 9449), and ``proof_use`` to what names its one use.
     """
 
     def __init__(self, method: str, uri: str, pairs: Pairs, authorization: str = "") -> None:
         self.token_grant: TokenGrant | None = None
         self.keys = KeySet([])
         self.is_proven = False
+        self.is_pushed = False
+        self.jkt = self.proof_use = ""
         headers = {"Authorization": authorization} if _is_readable(authorization) else {}
         super().__init__(method, uri, headers=headers)
         self.payload = Payload(pairs)

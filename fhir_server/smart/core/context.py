@@ -66,6 +66,8 @@ class SmartContext:
     ``zone``           the time zone of dates and times on pages
     ``former_key``     opens what was encrypted before ``key`` replaced it; encrypts nothing
     ``staff_apps``     what becomes of a request to staff by an app that is not approved for them: ``approved`` refuses, ``ask`` asks
+    ``require_pushed_requests``, ``require_dpop``  of all clients: authorization requests only pushed (RFC 9126), tokens only bound
+                       to a key (RFC 9449)
     ``refresh_grace``  microseconds in which a used refresh token gets the same client the same tokens again; 0: not at all
     """
 
@@ -87,6 +89,8 @@ class SmartContext:
     former_key: str = ""
     refresh_grace: int = REFRESH_GRACE
     staff_apps: str = "approved"
+    require_pushed_requests: bool = False
+    require_dpop: bool = False
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

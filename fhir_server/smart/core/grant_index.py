@@ -18,6 +18,7 @@ from fhir_server.smart.core.token_grants import TokenGrant, active_grants, sessi
 from fhir_server.store import KeyValueRecord, Store
 
 _COMPLETE: Final = "grant-index-complete"
+_REMEMBERED: Final = "remembered "  # before the family, in keys of consents by which an app can have new codes
 _Which = Callable[[TokenGrant], bool]
 
 
@@ -28,9 +29,28 @@ def records(grant: TokenGrant) -> tuple[KeyValueRecord, ...]:
 
 
 async def put(store: Store, grant: TokenGrant) -> None:
-    """Store the records of a grant.  To be done before its code or token is stored: what is usable can always be found."""
+    """Store the records of a grant for a new code.  To be done before the code is stored: what is usable can always be found.
+
+    Records of the family that are there stay: the code may be one more of a lasting grant, with fewer scopes.
+    """
     for record in records(grant):
-        await store.key_values.put(*record)
+        await store.key_values.put_if_absent(*record)
+
+
+async def put_remembered(store: Store, grant: TokenGrant) -> None:
+    """Store the records of a consent by which an app can have new codes until ``grant.expires``."""
+    value, key = msgspec.json.encode(grant), _REMEMBERED + grant.family
+    for kind in _kinds(grant):
+        await store.key_values.put(kind, key, value, grant.expires, grant.family)
+
+
+async def extend_remembered(store: Store, grant: TokenGrant, now: int) -> None:
+    """Let the records of :func:`put_remembered` last until ``grant.expires``, if they are still there."""
+    for kind in _kinds(grant):
+        text = await store.key_values.get(kind, _REMEMBERED + grant.family, now)
+        if text is not None:
+            key = _REMEMBERED + grant.family
+            await store.key_values.replace_value(kind, key, text, msgspec.json.encode(grant), grant.expires)
 
 
 async def of_user(store: Store, username: str, now: int) -> tuple[TokenGrant, ...]:
@@ -52,8 +72,14 @@ async def revoke(store: Store, grants: Iterable[TokenGrant], which: _Which = lam
 
 async def _list(store: Store, kind: str, now: int) -> tuple[TokenGrant, ...]:
     await _complete(store, now)
-    found = [msgspec.json.decode(text, type=TokenGrant) for _, text in await store.key_values.list_all(kind, now)]
-    return tuple([grant for grant in found if not await _is_over(store, grant, now)])
+    listed = [(key, msgspec.json.decode(text, type=TokenGrant)) for key, text in await store.key_values.list_all(kind, now)]
+    found: dict[str, TokenGrant] = {}
+    for key, grant in sorted(listed, key=lambda each: each[0].startswith(_REMEMBERED)):
+        if await _is_over(store, grant, now):
+            continue
+        newest = found.get(grant.family, grant)  # what is remembered has all scopes, the last token when it was renewed
+        found[grant.family] = msgspec.structs.replace(grant, issued=newest.issued, expires=max(grant.expires, newest.expires))
+    return tuple(found.values())
 
 
 async def _is_over(store: Store, grant: TokenGrant, now: int) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 ScopeInteraction = Literal["c", "r", "u", "d", "s"]
 """Create, read, update, delete, search: the letters of a SMART v2 scope."""
 INTERACTIONS: Final[tuple[ScopeInteraction, ...]] = ("c", "r", "u", "d", "s")
-NAMED_SCOPES: Final = ("openid", "fhirUser", "launch", "launch/patient", "launch/encounter", "offline_access", "online_access")
+NAMED_SCOPES: Final = ("openid", "profile", "fhirUser", "launch", "launch/patient", "launch/encounter", "offline_access", "online_access")
 ADMINISTRATION: Final = "system/scim"
 """The scope for administering accounts (SCIM).  No FHIR data: a client that may have it may have no other."""
 MAX_SCOPES: Final = 200

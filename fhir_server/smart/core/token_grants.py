@@ -38,6 +38,9 @@ class TokenGrant(msgspec.Struct, frozen=True):
     ``generation``  the account's, when the person decided
     ``app``        by what the person knew the app (``Client.identity``); empty for a backend, and in a grant of an earlier version
     ``approval``   the institution's approval of the app for staff, under which this was given; "" for none
+    ``auth_time``, ``amr``  when (in seconds) and how the person had signed in; 0 and () for grants of an earlier version
+    ``sid``        the session for this client (OpenID Connect logout); "" for none
+    ``jkt``        thumbprint of the key that the token is bound to (DPoP); "" for a bearer token
     """
 
     client_id: str
@@ -56,11 +59,20 @@ class TokenGrant(msgspec.Struct, frozen=True):
     generation: int = 0
     app: tuple[str, ...] = ()
     approval: str = ""
+    auth_time: int = 0
+    amr: tuple[str, ...] = ()
+    sid: str = ""
+    jkt: str = ""
 
     def context(self) -> dict[str, Any]:
         """The launch parameters of the token response (SMART App Launch, "Launch context")."""
         ids = {"patient": self.patient, "encounter": self.encounter}
         return {name: id for name, id in ids.items() if id} | self.launch
+
+
+def with_scope(grant: TokenGrant, scope: str) -> TokenGrant:
+    """The grant with these scopes in place of its own."""
+    return msgspec.structs.replace(grant, scope=scope)
 
 
 async def find(store: Store, kind: str, key: str, now: int) -> TokenGrant | None:

@@ -56,7 +56,8 @@ def add_federation(routes: APIRouter, smart: SmartContext, json_client: JsonClie
             await smart.record(SecurityEvent("sign-in", False, address=address(request), detail=detail))
             raise
         await smart.record(SecurityEvent("sign-in", username=user.username, address=address(request), detail=detail))
-        return await after_first_factor(smart, request, user, return_path(target.request, target.next), target.authenticated)
+        path = return_path(target.request, target.next)
+        return await after_first_factor(smart, request, user, path, target.authenticated, ("fed",))
 
     def with_error_page(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:

@@ -10,6 +10,8 @@ from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
 from fhir_server.smart.accounts import users
+from fhir_server.smart.clients import subjects
+from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.clients.clients import find as find_client
 from fhir_server.smart.core.authlib import run_on_loop
 from fhir_server.smart.core.context import SECOND, SmartContext, digest
@@ -72,20 +74,21 @@ async def _introspect(smart: SmartContext, token: str) -> dict[str, Any]:
         "active": True,
         "client_id": token_grant.client_id,
         "scope": current_scope(client, token_grant),
-        "token_type": "Bearer",
+        "token_type": "DPoP" if token_grant.jkt else "Bearer",
+        **({"cnf": {"jkt": token_grant.jkt}} if token_grant.jkt else {}),
         "exp": token_grant.expires // SECOND,
         "iat": token_grant.issued // SECOND,
         **launch_parameters.build(smart, token_grant),
     }
-    return response | await _identity(smart, token_grant, caller)
+    return response | await _identity(smart, client, token_grant, caller)
 
 
-async def _identity(smart: SmartContext, token_grant: TokenGrant, caller: Principal) -> dict[str, str]:
+async def _identity(smart: SmartContext, client: Client, token_grant: TokenGrant, caller: Principal) -> dict[str, str]:
     scopes = token_grant.scope.split()
     user = await users.find(smart.store, token_grant.username) if token_grant.username else None
     if user is None or "openid" not in scopes:
         return {}
-    identity = {"iss": smart.origin, "sub": user.subject}
+    identity = {"iss": smart.origin, "sub": await subjects.subject(smart.store, client, user)}
     if "fhirUser" in scopes and caller.fhir_user:
         identity["fhirUser"] = f"{smart.fhir_base}/{caller.fhir_user}"
     return identity

@@ -7,23 +7,24 @@ A second use of a code revokes the family.  For refresh tokens see :mod:`~fhir_s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError, InvalidScopeError
+from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError, InvalidScopeError, OAuth2Error
 from authlib.oauth2.rfc6749 import grants as authlib
 from authlib.oauth2.rfc7636 import CodeChallenge
-from authlib.oidc.core import OpenIDCode
 
 from fhir_server.smart.accounts import sessions
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import grant_index, signing_keys
+from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.authlib import run_on_loop
-from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, HOUR, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
+from fhir_server.smart.core.context import CODE_LIFE, GRANT_LIFE, REFRESH_LIFE, SECOND, SmartContext, digest, new_secret
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import CODE, REFRESH, TokenGrant, find, session_end
-from fhir_server.smart.tokens import launch, launch_parameters, rotation, tokens
+from fhir_server.smart.tokens import dpop, launch, launch_parameters, rotation, tokens
 from fhir_server.smart.tokens.tokens import claim_code, consume_code, current_scope, find_account, is_approved, issue, revoke_if_reused
 
 METHODS = ("private_key_jwt", "client_secret_basic", "client_secret_post", "none")
@@ -48,7 +49,6 @@ class Code(TokenGrant, frozen=True):
     redirect_uri: str = ""
     challenge: str = ""
     nonce: str = ""
-    auth_time: int = 0
     signed_in: str = ""
 
 
@@ -91,26 +91,24 @@ class StoredCode(StoredToken):
     def get_nonce(self) -> str:
         return self.token_grant.nonce
 
-    def get_auth_time(self) -> int:
-        return self.token_grant.auth_time
-
-    def get_acr(self) -> None:
-        return None
-
-    def get_amr(self) -> None:
-        return None
-
 
 def _response(grant: Any, token_grant: TokenGrant, issued: tokens.IssuedTokens) -> dict[str, Any]:
     grant.request.token_grant = token_grant
     body = {
         "access_token": issued.access,
-        "token_type": "Bearer",
+        "token_type": "DPoP" if token_grant.jkt else "Bearer",
         "expires_in": issued.lifetime // SECOND,
         "scope": token_grant.scope,
         **launch_parameters.build(grant.server.smart, token_grant),
     }
     return body | ({"refresh_token": issued.refresh} if issued.refresh else {})
+
+
+def _use_proof(grant: Any) -> None:
+    """Use up the request's proof of possession, if it has one.  Raises OAuth2Error if another request has used it."""
+    use = grant.request.proof_use
+    if use and not run_on_loop(dpop.take, grant.server.smart, use):
+        raise OAuth2Error(error="invalid_dpop_proof", description="The proof was used before.")
 
 
 def _open_account(grant: Any, token: StoredToken) -> User | None:
@@ -141,13 +139,14 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             raise InvalidRequestError("The launch was used before.", redirect_uri=request.payload.redirect_uri)
         now = smart.now()
         record = Code(
-            **msgspec.structs.asdict(decision.token_grant) | {"issued": now, "expires": now + CODE_LIFE},
+            **msgspec.structs.asdict(decision.token_grant) | {"issued": now, "expires": now + CODE_LIFE, "auth_time": decision.auth_time},
             redirect_uri=request.payload.redirect_uri,
-            challenge=request.payload.data["code_challenge"],
+            challenge=request.payload.data.get("code_challenge", ""),
             nonce=request.payload.data.get("nonce", ""),
-            auth_time=decision.auth_time,
             signed_in=decision.signed_in,
         )
+        if jkt := request.payload.data.get("dpop_jkt", ""):
+            record = msgspec.structs.replace(record, jkt=jkt)
         run_on_loop(grant_index.put, smart.store, msgspec.structs.replace(decision.token_grant, issued=now, expires=record.expires))
         run_on_loop(smart.store.key_values.put, CODE, digest(code), msgspec.json.encode(record), record.expires, record.family)
 
@@ -159,7 +158,8 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             run_on_loop(revoke_if_reused, smart.store, key, client_id, smart.now())
             return None
         stored = StoredCode(key, msgspec.json.decode(text, type=Code))
-        return stored if stored.check_client(client) else None
+        has_key = stored.token_grant.jkt in ("", self.request.jkt)  # the app may bind its code to the key (RFC 9449 10)
+        return stored if stored.check_client(client) and has_key else None
 
     def authenticate_user(self, authorization_code: StoredCode) -> User | None:
         """Claim the code and return its account; None if it was claimed before or the account is closed."""
@@ -172,8 +172,10 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
         smart: SmartContext = self.server.smart
+        _use_proof(self)
         code = self.request.authorization_code.token_grant
         token_grant = TokenGrant(**{name: getattr(code, name) for name in TokenGrant.__struct_fields__})
+        token_grant = msgspec.structs.replace(token_grant, jkt=self.request.jkt)
         refresh = token_grant.scope if {"offline_access", "online_access"} & set(token_grant.scope.split()) else None
         return _response(self, token_grant, run_on_loop(_issue, smart, token_grant, refresh))
 
@@ -203,9 +205,16 @@ class RefreshToken(authlib.RefreshTokenGrant):
             if successor is None:
                 return None
             token_grant = successor.whole
+        if not self._has_key(token_grant):
+            return None
         if token_grant.session and not run_on_loop(session_end, smart.store, token_grant.session, smart.now()):
             return None
         return StoredRefreshToken(key, token_grant, refresh_token, successor)
+
+    def _has_key(self, token_grant: TokenGrant) -> bool:
+        """Whether the request proves the key of a bound token: that very key for a public client, any for one that authenticates."""
+        jkt, is_public = self.request.jkt, self.request.client.record.method == "none"
+        return not token_grant.jkt or (jkt == token_grant.jkt if is_public else bool(jkt))
 
     def authenticate_user(self, refresh_token: StoredRefreshToken) -> User:
         user = _open_account(self, refresh_token)
@@ -216,16 +225,18 @@ class RefreshToken(authlib.RefreshTokenGrant):
     def issue_token(self, user: User, refresh_token: StoredRefreshToken) -> dict[str, Any]:
         """New tokens, or those of the first use again.  Raises InvalidGrantError if there are none for this request."""
         smart: SmartContext = self.server.smart
+        _use_proof(self)
         granted, successor = refresh_token.token_grant, refresh_token.successor
-        requested = msgspec.structs.replace(granted, scope=self.request.payload.scope or granted.scope)
-        narrowed = msgspec.structs.replace(granted, scope=current_scope(self.request.client.record, requested))
+        jkt = self.request.jkt
+        requested = msgspec.structs.replace(granted, scope=self.request.payload.scope or granted.scope, jkt=jkt)
+        narrowed = msgspec.structs.replace(requested, scope=current_scope(self.request.client.record, requested))
         if successor is None:
             life = run_on_loop(_refresh_life, smart, granted)
             issued = run_on_loop(rotation.rotate, smart, refresh_token.text, granted, narrowed, life)
             if issued is not None:
                 return _response(self, narrowed, issued)
             successor = run_on_loop(rotation.find_successor, smart, refresh_token.text, granted.client_id)
-        if successor is None or set(successor.access.scope.split()) != set(narrowed.scope.split()):
+        if successor is None or set(successor.access.scope.split()) != set(narrowed.scope.split()) or successor.access.jkt != jkt:
             raise InvalidGrantError  # with other scopes it is another request, and the tokens are for those of the first
         return _response(self, successor.access, successor.tokens)
 
@@ -248,7 +259,8 @@ class ClientCredentials(authlib.ClientCredentialsGrant):
             raise InvalidScopeError
 
     def generate_token(self, user: Any = None, scope: Any = None, **_: Any) -> dict[str, Any]:
-        token_grant = TokenGrant(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret())
+        _use_proof(self)
+        token_grant = TokenGrant(self.request.client.get_client_id(), " ".join(self._scopes()), new_secret(), jkt=self.request.jkt)
         return _response(self, token_grant, run_on_loop(_issue, self.server.smart, token_grant, None))
 
 
@@ -271,45 +283,25 @@ async def _refresh_life(smart: SmartContext, token_grant: TokenGrant) -> int:
     return min(REFRESH_LIFE, (token_grant.since or now) + GRANT_LIFE - now)
 
 
+def is_without_pkce(client: Client, parameters: Mapping[str, str]) -> bool:
+    """Whether a request may lack PKCE, and does: of an EHR launch, by a confidential client that an operator has exempted.
+
+    The launch handle, which is for one client and one person, and the client's own authentication bind its code instead.
+    """
+    is_exempt = client.options.without_pkce and client.method != "none" and bool(parameters.get("launch"))
+    return is_exempt and not ({"code_challenge", "code_challenge_method"} & set(parameters))
+
+
 class Challenge(CodeChallenge):
-    """PKCE (RFC 7636), required of every client, with S256 only."""
+    """PKCE (RFC 7636) with S256 only: required of every client, but for :func:`is_without_pkce`."""
 
     DEFAULT_CODE_CHALLENGE_METHOD = "S256"
     SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
 
     def validate_code_challenge(self, grant: Any, redirect_uri: Any) -> None:
         parameters = grant.request.payload.data
+        if is_without_pkce(grant.request.client.record, parameters):
+            return
         if not parameters.get("code_challenge") or parameters.get("code_challenge_method") not in self.SUPPORTED_CODE_CHALLENGE_METHOD:
             raise InvalidRequestError("A code_challenge with the method S256 is required.")
         super().validate_code_challenge(grant, redirect_uri)
-
-
-class IdToken(OpenIDCode):
-    """The id_token for the scopes ``openid`` and ``fhirUser``, signed with RS256."""
-
-    def __init__(self, smart: SmartContext) -> None:
-        super().__init__()
-        self._smart = smart
-
-    def __call__(self, grant: Any) -> None:
-        grant.register_hook("after_create_token_response", self.process_token)
-
-    def get_client_claims(self, client: Any) -> dict[str, Any]:
-        now = self._smart.now() // SECOND
-        return {"iss": self._smart.origin, "iat": now, "exp": now + HOUR // SECOND}
-
-    def get_encode_header(self, client: Any) -> dict[str, str]:
-        return {"alg": "RS256", "kid": run_on_loop(signing_keys.current_key, self._smart, "RS256")[0]}
-
-    def resolve_client_private_key(self, client: Any) -> Any:
-        return run_on_loop(signing_keys.current_key, self._smart, "RS256")[1]
-
-    def get_authorization_code_claims(self, authorization_code: StoredCode) -> dict[str, Any]:
-        claims: dict[str, Any] = super().get_authorization_code_claims(authorization_code)
-        token_grant = authorization_code.token_grant
-        if "fhirUser" in token_grant.scope.split() and token_grant.fhir_user:
-            claims["fhirUser"] = f"{self._smart.fhir_base}/{token_grant.fhir_user}"
-        return claims
-
-    def generate_user_info(self, user: User, scope: str) -> dict[str, str]:
-        return {"sub": user.subject}

@@ -24,14 +24,16 @@ from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, basic_credentials, run_on_loop
 from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import narrow_scopes
-from fhir_server.smart.tokens import launch
 from fhir_server.smart.tokens.endpoints import Introspection, Revocation
-from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, IdToken, RefreshToken
-from fhir_server.smart.tokens.tokens import client_of_refresh_token, resolve_principal
+from fhir_server.smart.tokens.grants import AuthorizationCode, Challenge, ClientCredentials, Decision, RefreshToken
+from fhir_server.smart.tokens.id_tokens import IdToken
+from fhir_server.smart.tokens.pushed_requests import PushedRequests
+from fhir_server.smart.tokens.request_rules import RequestRules, check_resource
+from fhir_server.smart.tokens.response_modes import move_to_fragment
+from fhir_server.smart.tokens.tokens import client_of_refresh_token, resolve_bearer
 
 logging.getLogger("authlib").setLevel(logging.WARNING)  # its debug messages contain tokens
 
-_REQUEST_OBJECTS = ("request", "request_uri")
 _FOR_PERSONS = {"authorization_code", "refresh_token"}
 _GRANT_TYPES = {"app": _FOR_PERSONS, "partner": _FOR_PERSONS, "backend": {"client_credentials"}}
 _AUTH_METHODS = {
@@ -73,33 +75,6 @@ class AuthlibClient(ClientMixin):
         return grant_type in _GRANT_TYPES[self.record.kind]
 
 
-class SmartRequest:
-    """SMART's checks of an authorization request: ``aud`` is this server, and ``launch`` is a handle of this client."""
-
-    def __init__(self, smart: SmartContext) -> None:
-        self._smart = smart
-
-    def __call__(self, grant: Any) -> None:
-        grant.register_hook("after_validate_authorization_request_payload", self.check)
-
-    def check(self, grant: Any, _: Any) -> None:
-        parameters = grant.request.payload.data
-        # A request for openid alone (plain OpenID Connect) has no resource server.
-        if ("aud" in parameters or grant.request.scope != "openid") and parameters.get("aud", "").removesuffix(
-            "/"
-        ) != self._smart.fhir_base:
-            raise InvalidRequestError("The parameter aud must be the FHIR base URL of this server.")
-        for name in _REQUEST_OBJECTS:  # they could contradict the other parameters (OpenID Connect Core 6)
-            if name in parameters:
-                raise OAuth2Error(error=f"{name}_not_supported", description="This server does not support request objects.")
-        if "none" in parameters.get("prompt", "").split():
-            raise OAuth2Error(error="interaction_required", description="This server always displays the consent page.")
-        if "launch" in grant.request.scope.split() or parameters.get("launch"):
-            context = run_on_loop(launch.find, self._smart.store, parameters.get("launch", ""), self._smart.now())
-            if context is None or context.client_id != grant.request.client.get_client_id():
-                raise InvalidRequestError("The launch is unknown, expired, used, or for another client.")
-
-
 class _Issuer(IssuerParameter):
     def __init__(self, issuer: str) -> None:
         self._issuer = issuer
@@ -115,11 +90,12 @@ class OAuthServer(AuthorizationServer):
         super().__init__()
         self.smart = smart
         self._issuer = _Issuer(smart.origin)
-        self.register_grant(AuthorizationCode, [Challenge(required=True), SmartRequest(smart), IdToken(smart)])
-        self.register_grant(RefreshToken)
+        self.register_grant(AuthorizationCode, [Challenge(required=True), RequestRules(smart), IdToken(smart)])
+        self.register_grant(RefreshToken, [IdToken(smart)])
         self.register_grant(ClientCredentials)
         self.register_endpoint(Revocation)
         self.register_endpoint(Introspection)
+        self.register_endpoint(PushedRequests)
         self.register_extension(self._issuer)
         self._assertion = ClientAssertion(smart)
         self.register_client_auth_method("private_key_jwt", self._assertion)
@@ -154,6 +130,8 @@ class OAuthServer(AuthorizationServer):
             raise InvalidRequestError("A client must use one authentication method.")
         client: AuthlibClient = super().authenticate_client(request, methods, endpoint)
         request.is_proven = True
+        if endpoint == "token" and not request.jkt and (self.smart.require_dpop or client.record.options.dpop_bound_access_tokens):
+            raise OAuth2Error(error="invalid_dpop_proof", description="This client gets tokens only with a proof (DPoP).")
         if request.payload.client_id not in (None, "", client.get_client_id()):
             raise InvalidClientError(status_code=401, description="The client_id does not match the authenticated client.")
         return client
@@ -171,7 +149,7 @@ class OAuthServer(AuthorizationServer):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        caller = run_on_loop(resolve_principal, self.smart.store, token.strip(), self.smart.now())
+        caller = run_on_loop(resolve_bearer, self.smart.store, token.strip(), self.smart.now())
         return self.query_client(caller.client_id) if caller else None
 
     def _authenticate_by_refresh_token(self, query_client: Any, request: AuthlibRequest) -> AuthlibClient | None:
@@ -189,9 +167,10 @@ class OAuthServer(AuthorizationServer):
         return request
 
     def endpoint_response(self, name: str, request: AuthlibRequest) -> AuthlibResponse:
-        """The response of the ``token``, ``revocation`` or ``introspection`` endpoint."""
+        """The response of the ``token``, ``revocation``, ``introspection`` or ``par`` endpoint."""
         try:
             request.check()
+            check_resource(request.form, self.smart)
         except OAuth2Error as error:
             return self.error_response(request, error)
         response: AuthlibResponse = self.create_token_response(request) if name == "token" else self.create_endpoint_response(name, request)
@@ -206,6 +185,7 @@ class OAuthServer(AuthorizationServer):
         """The redirect to the client, with a code, or with ``access_denied`` if ``decision`` is None."""
         grant = self.get_authorization_grant(request)
         response: AuthlibResponse = self.create_authorization_response(request, grant_user=decision, grant=grant)
+        move_to_fragment(request, response)
         return response
 
     def error_response(self, request: AuthlibRequest, error: OAuth2Error) -> AuthlibResponse:
@@ -213,4 +193,5 @@ class OAuthServer(AuthorizationServer):
         response: AuthlibResponse = self.handle_error_response(request, error)
         if response.location:
             self._issuer.add_issuer_parameter(self, response)
+            move_to_fragment(request, response)
         return response

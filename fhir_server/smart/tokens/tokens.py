@@ -35,6 +35,8 @@ class Principal:
     ``owner``                   what owns apps' data and exports of the person (:attr:`User.owner_name`); "" for a backend
     ``named_at``                acts of this user name until then are of another account, in microseconds
     ``administers``             whether the token is for administering accounts, and for nothing else
+    ``jkt``                     thumbprint of the key that the token is bound to (DPoP); "" for a bearer token.  A door that takes
+                                the token must compare it with the key that the request proves
     """
 
     client_id: str
@@ -53,6 +55,7 @@ class Principal:
     owner: str = ""
     named_at: int = 0
     administers: bool = False
+    jkt: str = ""
 
 
 class IssuedTokens(msgspec.Struct, frozen=True):
@@ -97,7 +100,14 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
         owner=user.owner_name if user else "",
         named_at=user.named_at if user else 0,
         administers=scope == ADMINISTRATION,
+        jkt=grant.jkt,
     )
+
+
+async def resolve_bearer(store: Store, token: str, now: int) -> Principal | None:
+    """The caller of :func:`resolve_principal`, for a door that takes bearer tokens only: None for one that is bound to a key."""
+    principal = await resolve_principal(store, token, now)
+    return principal if principal is not None and not principal.jkt else None
 
 
 async def find_account(store: Store, grant: TokenGrant) -> User | None:

@@ -1,4 +1,4 @@
-"""Limits what an authorization request may store before anybody has signed in: anyone can send one.
+"""What an authorization request may store before anybody has signed in: anyone can send one, by a browser or pushed.
 
 The lengths are above what clients and brokers use.  Together with the rate of requests, the bytes that one network address may
 park are limited.
@@ -14,7 +14,13 @@ from authlib.oauth2.rfc6749 import InvalidRequestError
 from fhir_server.smart.core.context import MINUTE
 from fhir_server.smart.core.rate_limits import VolumeLimit
 
-_LENGTHS: Final = {"client_id": 100, "redirect_uri": 2_000, "scope": 8_000, "state": 4_000, "nonce": 1_000}
+PARAMETERS: Final = frozenset(
+    {
+        *("response_type", "client_id", "redirect_uri", "scope", "state", "aud", "resource", "launch"),
+        *("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age", "response_mode", "login_hint", "dpop_jkt"),
+    }
+)
+_LENGTHS: Final = {"client_id": 100, "redirect_uri": 2_000, "scope": 8_000, "state": 4_000, "nonce": 1_000, "id_token_hint": 8_000}
 _OTHERS: Final = 500
 # An error cannot be returned to the client with one of these: where to, and as an answer to what?
 _UNANSWERABLE: Final = ("client_id", "redirect_uri", "state")
