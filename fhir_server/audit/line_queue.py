@@ -179,7 +179,7 @@ class LineQueue:
                     await self._pause()
                 group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
                 try:
-                    await self._use_other_file()
+                    self._use_other_file()
                     await self._append([line.entry for line in group])
                 except Exception as error:
                     _log.exception("The audit log could not be written.")
@@ -192,18 +192,25 @@ class LineQueue:
                         await self._pause()
                 else:
                     self._end(group)
+                    await self._look_up_number()
             return True
         finally:
             self._storing = None
 
-    async def _use_other_file(self) -> None:
+    def _use_other_file(self) -> None:
         """Write further lines to the other file, if the log has all its lines, so that this one can be emptied."""
         if self._files is not None:
-            after = await self._last_number()
             other = self._files[self._file is self._files[0]]
             if not other.unstored:
                 self._file = other
-            self._after = after
+
+    async def _look_up_number(self) -> None:
+        """Note how far the log goes: a start after a kill need not read what is before.  An earlier number is right, too."""
+        if self._files is not None:
+            try:
+                self._after = await self._last_number()
+            except Exception:
+                _log.exception("The end of the audit log could not be read.")
 
     def _is_urgent(self) -> bool:
         """Whether to store lines at once: somebody waits for them, or another process would append what waits."""
