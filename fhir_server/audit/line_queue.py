@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
 
 from fhir_server.audit.buffer_file import BufferFile
@@ -112,7 +113,7 @@ class LineQueue:
         else:
             self._new.append(line)
             if self._writing is None:
-                self._writing = asyncio.create_task(self._write_new())
+                self._writing = asyncio.create_task(self._write_new(), context=Context())
 
     async def flush(self) -> None:
         """Store all lines that were added so far.  Raises Problem ``busy`` if that fails."""
@@ -139,9 +140,12 @@ class LineQueue:
                 file.close()
 
     def _start_storing(self) -> asyncio.Task[bool]:
-        """The task that stores the queue: a caller that is cancelled must not end an append whose lines the store may already have."""
+        """The task that stores the queue: a caller that is cancelled must not end an append whose lines the store may already have.
+
+        Its context is not that of the request that began it, whose budget would count, and end, the work for others' lines.
+        """
         if self._storing is None:
-            self._storing = asyncio.create_task(self._store_queue())
+            self._storing = asyncio.create_task(self._store_queue(), context=Context())
         return self._storing
 
     async def _write_new(self) -> None:
