@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
 
 from fhir_server.audit.buffer_file import BufferFile
@@ -112,7 +113,7 @@ class LineQueue:
         else:
             self._new.append(line)
             if self._writing is None:
-                self._writing = asyncio.create_task(self._write_new())
+                self._writing = asyncio.create_task(self._write_new(), context=Context())
 
     async def flush(self) -> None:
         """Store all lines that were added so far.  Raises Problem ``busy`` if that fails."""
@@ -139,9 +140,12 @@ class LineQueue:
                 file.close()
 
     def _start_storing(self) -> asyncio.Task[bool]:
-        """The task that stores the queue: a caller that is cancelled must not end an append whose lines the store may already have."""
+        """The task that stores the queue: a caller that is cancelled must not end an append whose lines the store may already have.
+
+        Its context is not that of the request that began it, whose budget would count, and end, the work for others' lines.
+        """
         if self._storing is None:
-            self._storing = asyncio.create_task(self._store_queue())
+            self._storing = asyncio.create_task(self._store_queue(), context=Context())
         return self._storing
 
     async def _write_new(self) -> None:
@@ -179,7 +183,7 @@ class LineQueue:
                     await self._pause()
                 group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
                 try:
-                    await self._use_other_file()
+                    self._use_other_file()
                     await self._append([line.entry for line in group])
                 except Exception as error:
                     _log.exception("The audit log could not be written.")
@@ -192,18 +196,25 @@ class LineQueue:
                         await self._pause()
                 else:
                     self._end(group)
+                    await self._look_up_number()
             return True
         finally:
             self._storing = None
 
-    async def _use_other_file(self) -> None:
+    def _use_other_file(self) -> None:
         """Write further lines to the other file, if the log has all its lines, so that this one can be emptied."""
         if self._files is not None:
-            after = await self._last_number()
             other = self._files[self._file is self._files[0]]
             if not other.unstored:
                 self._file = other
-            self._after = after
+
+    async def _look_up_number(self) -> None:
+        """Note how far the log goes: a start after a kill need not read what is before.  An earlier number is right, too."""
+        if self._files is not None:
+            try:
+                self._after = await self._last_number()
+            except Exception:
+                _log.exception("The end of the audit log could not be read.")
 
     def _is_urgent(self) -> bool:
         """Whether to store lines at once: somebody waits for them, or another process would append what waits."""

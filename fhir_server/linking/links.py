@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from fhir_server.clock import MAX_INSTANT
+from fhir_server.errors import Problem
 from fhir_server.linking import link_tokens, organizations, token_encryption
 from fhir_server.linking.context import LinkEndedError, LinkingContext
 from fhir_server.linking.discovery import Endpoints
@@ -83,7 +84,12 @@ async def save_person(context: LinkingContext, user: User, link: Link, person: R
     if await find_person(context, link) == person:
         return
     values, encrypted = context.smart.store.key_values, await token_encryption.encrypt(context.smart, msgspec.json.encode(person))
-    await values.put(_PERSONS, link.id, encrypted, MAX_INSTANT, organizations.link_family(link.organization))
+    try:
+        await values.put(_PERSONS, link.id, encrypted, MAX_INSTANT, organizations.link_family(link.organization))
+    except Problem as problem:
+        if problem.kind == "read_only":
+            return  # the page shows the person all the same
+        raise
     if await find(context, user, link.id) is None:  # removed in the meantime
         await values.pop(_PERSONS, link.id, context.smart.now())
 

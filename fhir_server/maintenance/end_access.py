@@ -16,6 +16,7 @@ import msgspec
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import digest
+from fhir_server.smart.core.token_grants import active_grants
 from fhir_server.store import Store
 
 ENDED: Final = {
@@ -25,6 +26,7 @@ ENDED: Final = {
     "successor": "tokens kept for a second refresh",
     "session": "sessions",
     "session-seen": "",  # the other record of a session
+    "to-app": "",  # the way of a code to the app
     "half-signed-in": "sign-ins that wait for a second factor",
     "request": "authorization requests in progress",
     "federation-state": "sign-ins at other providers in progress",
@@ -72,8 +74,11 @@ async def _end_once(store: Store, ending: Ending, now: int) -> Counter[str]:
     if not ending.username:
         ended[_MANAGEMENT] = await _end_management(store, ending)
     if not ending.username and not ending.client_id:
+        indexed = await active_grants(store, now)
         for kind, count in (await store.key_values.delete_kinds(ENDED)).items():
             ended[ENDED[kind]] += count
+        for grant in indexed:
+            await store.key_values.delete_family(grant.family)
         return ended
     if ending.username and not ending.client_id:
         ended.update(await _end_account(store, ending.username, now))

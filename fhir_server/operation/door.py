@@ -20,8 +20,11 @@ STILL_OPEN: Final = frozenset(
     {
         "/account/sessions",
         "/apps",
+        "/apps/all",
         "/ehr",
+        "/ehr/search",
         "/oauth/authorize",
+        "/oauth/cancel",
         "/oauth/consent",
         "/oauth/introspect",
         "/oauth/record",
@@ -31,6 +34,7 @@ STILL_OPEN: Final = frozenset(
         "/sign-in",
         "/sign-in/second",
         "/sign-out",
+        "/signed-out/apps",
     }
 )
 """Paths outside the FHIR API that take POST while the server is read-only: signing in, giving an app access to read, ending access."""

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from fhir_server import budget
 from fhir_server.audit import LOG_NAME, line_queue
 from fhir_server.audit.verification import verify
+from fhir_server.budget import Budget, BudgetLimits
+from fhir_server.request_ids import request_id
 from fhir_server.smart.core.security_events import SecurityEvent
 from tests.served import Answer, Served, call
 from tests.waiting import let_others_run
@@ -208,3 +211,20 @@ def test_a_batched_answer_waits_when_too_many_lines_do(batched: Served, monkeypa
         assert [batched.get(token, "Patient/adult").status for _ in range(3)] == [200, 200, 503]
     batched.run(batched.parts.auditor.flush())
     assert stored(batched) == 6
+
+
+def test_lines_are_stored_at_nobodys_expense(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An append that a request begins has lines of others, too: it must not end with that request's budget."""
+    right, budgets = served.parts.store.append_log, []
+
+    async def noted(*given: Any) -> Any:
+        budgets.append((budget.current(), request_id.get()))
+        return await right(*given)
+
+    async def ask() -> None:
+        request_id.set("of the request")
+        await budget.metered(served.parts.smart.record(SecurityEvent("sign-in")), Budget(BudgetLimits()))
+
+    monkeypatch.setattr(served.parts.store, "append_log", noted)
+    served.run(ask())
+    assert budgets == [(None, "")] and stored(served) == 1

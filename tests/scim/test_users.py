@@ -30,7 +30,7 @@ class Pair:
         return self.there.served.run(tokens.issue(self.there.store, grant, NOW, refresh=scope)).access
 
     def session(self, name: str) -> str:
-        return self.there.served.run(sessions.start(self.there.smart, self.there.account(name)))
+        return self.there.served.run(sessions.start(self.there.smart, self.there.account(name), authenticated=self.there.smart.now()))
 
     def is_signed_in(self, cookie: str) -> bool:
         return self.there.served.run(sessions.current(self.there.smart, cookie)) is not None

@@ -196,7 +196,7 @@ def test_sign_out_command_ends_sessions_of_one_account_or_all(run, tmp_path: Pat
     async def begun(store: object) -> list[str]:
         smart = replace(world.smart, store=store)  # type: ignore[arg-type]
         found = [await users.find(smart.store, name) for name in ("pat", "sam")]
-        return [await sessions.start(smart, user) for user in found if user]
+        return [await sessions.start(smart, user, authenticated=smart.now()) for user in found if user]
 
     async def live(store: object) -> list[bool]:
         smart = replace(world.smart, store=store)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ class Office:
         return self.served.run(tokens.issue(self.store, grant, NOW, refresh=scope)).access
 
     def session(self, name: str) -> str:
-        return self.served.run(sessions.start(self.smart, self.user(name)))
+        return self.served.run(sessions.start(self.smart, self.user(name), authenticated=self.smart.now()))
 
     def is_signed_in(self, cookie: str) -> bool:
         return self.served.run(sessions.current(self.smart, cookie)) is not None
