@@ -29,6 +29,9 @@ ENDED: Final = {
     "to-app": "",  # the way of a code to the app
     "half-signed-in": "sign-ins that wait for a second factor",
     "request": "authorization requests in progress",
+    "pushed-request": "",  # becomes an authorization request
+    "remembered-consent": "consents remembered for apps",
+    "session-clients": "",  # which apps are told when a session ends
     "federation-state": "sign-ins at other providers in progress",
     "link-state": "links to other organizations in progress",
     "launch": "EHR launches",
@@ -39,6 +42,7 @@ ENDED: Final = {
 """Kinds of records that give access, and what they are."""
 
 _MANAGEMENT: Final = "management tokens of registered apps"
+_REMEMBERED: Final = "remembered-consent"
 _OF_GRANTS: Final = ("access", "refresh", "code")
 _PAUSE: Final = 2.0  # seconds after which the work is done again, for what requests stored that had begun
 
@@ -74,11 +78,13 @@ async def _end_once(store: Store, ending: Ending, now: int) -> Counter[str]:
     if not ending.username:
         ended[_MANAGEMENT] = await _end_management(store, ending)
     if not ending.username and not ending.client_id:
-        indexed = await active_grants(store, now)
+        families = {grant.family for grant in await active_grants(store, now)} | {
+            grant["family"] for grant in await _remembered(store, now)
+        }
         for kind, count in (await store.key_values.delete_kinds(ENDED)).items():
             ended[ENDED[kind]] += count
-        for grant in indexed:
-            await store.key_values.delete_family(grant.family)
+        for family in families:
+            await store.key_values.delete_family(family)
         return ended
     if ending.username and not ending.client_id:
         ended.update(await _end_account(store, ending.username, now))
@@ -88,11 +94,20 @@ async def _end_once(store: Store, ending: Ending, now: int) -> Counter[str]:
             if ending.covers(record):
                 ended[ENDED[kind]] += 1
                 await store.key_values.delete_family(record["family"])
+    for grant in await _remembered(store, now):
+        if ending.covers(grant):
+            ended[ENDED[_REMEMBERED]] += 1
+            await store.key_values.delete_family(grant["family"])
     for kind in ("request", "launch"):
         for key, text in await store.key_values.list_all(kind, now):
             if ending.covers(msgspec.json.decode(text)):
                 ended[ENDED[kind]] += await store.key_values.pop(kind, key, now) is not None
     return ended
+
+
+async def _remembered(store: Store, now: int) -> list[dict[str, Any]]:
+    """The grants that apps can have again without a page."""
+    return [msgspec.json.decode(text)["grant"] for _, text in await store.key_values.list_all(_REMEMBERED, now)]
 
 
 async def _end_account(store: Store, username: str, now: int) -> Counter[str]:

@@ -26,7 +26,7 @@ from fhir_server.smart.accounts.password_sign_in import (
 )
 from fhir_server.smart.accounts.sign_in_rate import PER_DEVICE
 from fhir_server.smart.accounts.turns import Line
-from fhir_server.smart.authorize.pages import PER_ADDRESS as REQUESTS
+from fhir_server.smart.authorize.endpoint import PER_ADDRESS as REQUESTS
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.jwks_cache import MIN_REFETCH_INTERVAL, JwksCache
 from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR

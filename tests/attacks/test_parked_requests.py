@@ -8,10 +8,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from fhir_server.smart.authorize import pages, request_limits
+from fhir_server.smart.authorize import endpoint
 from fhir_server.smart.core.context import MINUTE, PARKED_LIFE, REQUEST_LIFE, digest
 from fhir_server.smart.core.rate_limits import VolumeLimit
 from fhir_server.smart.routes import router
+from fhir_server.smart.tokens import request_limits
 from fhir_server.store import Store
 from fhir_server.web.forms import local_path
 from tests.smart.environment import Browser, Page, World, query
@@ -73,7 +74,7 @@ def test_parked_requests_of_an_address_have_a_megabyte(world: World) -> None:
     other = FastAPI(routes=list(router(world.smart).routes))
     statuses = set()
     for _ in range(8):
-        for _ in range(pages.PER_ADDRESS // 2):
+        for _ in range(endpoint.PER_ADDRESS // 2):
             for browser in (world.http, Browser(other)):  # two processes count together
                 statuses.add(browser.post("/oauth/authorize", data=world.asked() | {"state": LONG}).status_code)
         world.clock.forward(MINUTE + 1)
@@ -87,7 +88,7 @@ def test_parked_requests_of_an_address_have_a_megabyte(world: World) -> None:
 
 def test_parked_requests_of_a_house_are_not_limited_by_bytes(world: World) -> None:
     for _ in range(request_limits.WINDOW // MINUTE):
-        assert {ask(world).status_code for _ in range(pages.PER_ADDRESS)} == {303}
+        assert {ask(world).status_code for _ in range(endpoint.PER_ADDRESS)} == {303}
         world.clock.forward(MINUTE)
 
 

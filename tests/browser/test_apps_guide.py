@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fhir_server.search.limits import MAX_CONDITIONS, MAX_CONTAINED, MAX_PAIRS, MAX_SORT_KEYS, MAX_VALUES
 from fhir_server.search.result_parameters import MAX_COUNT
-from fhir_server.smart.authorize import pages
+from fhir_server.smart.authorize import endpoint
 from fhir_server.smart.clients import registration_routes
 from fhir_server.smart.core import context, scopes
 from fhir_server.smart.tokens import failure_limit
@@ -41,7 +41,7 @@ def test_limits_in_the_apps_guide_match_the_server() -> None:
         f"{MAX_PAIRS} parameters, {MAX_VALUES} values, {MAX_CONDITIONS} different conditions, {MAX_SORT_KEYS} sort keys",
         f"{MAX_CONTAINED} characters for `:contains`",
         f"{scopes.MAX_SCOPES} scopes",
-        f"{pages.PER_ADDRESS} authorization requests a minute",
+        f"{endpoint.PER_ADDRESS} authorization requests a minute",
         f"{failure_limit.MAX_FAILURES} failed client authentications a minute",
         f"{registration_routes.MAX_REGISTRATIONS_PER_HOUR} registrations an hour",
         f"{context.REFRESH_LIFE // context.DAY} days, anew at every use",

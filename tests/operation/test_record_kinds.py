@@ -22,8 +22,8 @@ LASTING = {
 }  # fmt: skip
 COUNTS_AND_LOCKS = {
     "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account", "device", "export", "export-page",
-    "export-slot", "export-turn", "jti", "known-network", "link-pause", "link-place", "link-renewing", "naming-client", "one-time-code",
-    "open-app", "rate-limit", "sent-form", "session-apps", "spent-code", "spent-refresh", "turn", "turns",
+    "dpop-proof", "export-slot", "export-turn", "jti", "known-network", "link-pause", "link-place", "link-renewing", "logout-request", "naming-client", "one-time-code",
+    "open-app", "pairwise-account", "pairwise-subject", "rate-limit", "sent-form", "session-apps", "spent-code", "spent-refresh", "turn", "turns",
 }  # fmt: skip
 INDEXES = {"grant-index-complete", "user-index"}  # the first look-up may make them
 GIVES_ACCESS = {"activation"}  # ended by the patient who made it: it opens nothing to anybody who is not signed in

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fhir_server.errors import Problem
 from fhir_server.smart import demo
 from fhir_server.smart.accounts import password_pages, sign_in_rate
-from fhir_server.smart.authorize import pages
+from fhir_server.smart.authorize import endpoint
 from fhir_server.smart.clients.jwks_cache import MAX_FETCHES_PER_MINUTE
 from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR
 from fhir_server.smart.core.context import HOUR, MINUTE
@@ -65,7 +65,7 @@ def guess(browser: Browser, _: World) -> httpx.Response:
 
 
 LIMITED: list[tuple[Callable[[Browser, World], httpx.Response], int]] = [
-    (authorize, pages.PER_ADDRESS),
+    (authorize, endpoint.PER_ADDRESS),
     (register, MAX_REGISTRATIONS_PER_HOUR),
     (set_password, password_pages.PER_ADDRESS),
     (provider, 60),

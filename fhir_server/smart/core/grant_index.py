@@ -74,7 +74,7 @@ async def _list(store: Store, kind: str, now: int) -> tuple[TokenGrant, ...]:
     await _complete(store, now)
     listed = [(key, msgspec.json.decode(text, type=TokenGrant)) for key, text in await store.key_values.list_all(kind, now)]
     found: dict[str, TokenGrant] = {}
-    for key, grant in sorted(listed, key=lambda each: each[0].startswith(_REMEMBERED)):
+    for _, grant in sorted(listed, key=lambda each: each[0].startswith(_REMEMBERED)):
         if await _is_over(store, grant, now):
             continue
         newest = found.get(grant.family, grant)  # what is remembered has all scopes, the last token when it was renewed

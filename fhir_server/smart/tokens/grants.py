@@ -158,6 +158,8 @@ class AuthorizationCode(authlib.AuthorizationCodeGrant):
             run_on_loop(revoke_if_reused, smart.store, key, client_id, smart.now())
             return None
         stored = StoredCode(key, msgspec.json.decode(text, type=Code))
+        if not run_on_loop(_is_session_open, smart, stored.token_grant):
+            return None
         has_key = stored.token_grant.jkt in ("", self.request.jkt)  # the app may bind its code to the key (RFC 9449 10)
         return stored if stored.check_client(client) and has_key else None
 

@@ -18,7 +18,7 @@ from fhir_server.smart.core.context import SECOND, SmartContext, digest
 from fhir_server.smart.core.token_grants import ACCESS, TokenGrant
 from fhir_server.smart.tokens import dpop, id_tokens
 from fhir_server.smart.tokens.dpop import ProofError, ProvenRequest
-from fhir_server.smart.tokens.tokens import current_scope, find_account
+from fhir_server.smart.tokens.tokens import current_scope, find_account, resolve_principal
 from fhir_server.web.forms import CORS, NO_STORE, PREFLIGHT, with_headers
 
 PATH: Final = "/oauth/userinfo"
@@ -55,11 +55,12 @@ def add_userinfo(routes: APIRouter, smart: SmartContext) -> None:
 
 async def _find(smart: SmartContext, token: str) -> tuple[TokenGrant, Client, User] | None:
     """The grant of a valid access token of a person, with the scopes that the client may still have."""
-    now = smart.now()
-    grant = await token_grants.find(smart.store, ACCESS, digest(token), now)
+    if await resolve_principal(smart.store, token, smart.now()) is None:  # it has ended, for one of many reasons
+        return None
+    grant = await token_grants.find(smart.store, ACCESS, digest(token), smart.now())
     client = await clients.find(smart.store, grant.client_id) if grant else None
     user = await find_account(smart.store, grant) if grant else None
-    if grant is None or client is None or user is None or grant.expires <= now:
+    if grant is None or client is None or user is None:
         return None
     return token_grants.with_scope(grant, current_scope(client, grant)), client, user
 
