@@ -78,9 +78,8 @@ async def _end_once(store: Store, ending: Ending, now: int) -> Counter[str]:
     if not ending.username:
         ended[_MANAGEMENT] = await _end_management(store, ending)
     if not ending.username and not ending.client_id:
-        families = {grant.family for grant in await active_grants(store, now)} | {
-            grant["family"] for grant in await _remembered(store, now)
-        }
+        families = {grant.family for grant in await active_grants(store, now)}
+        families |= {grant["family"] for grant in await _remembered(store, now)}
         for kind, count in (await store.key_values.delete_kinds(ENDED)).items():
             ended[ENDED[kind]] += count
         for family in families:

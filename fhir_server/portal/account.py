@@ -7,7 +7,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
-from fastapi import APIRouter, BackgroundTasks, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from fhir_server.portal import connected_apps, page_handlers
 from fhir_server.smart.accounts import account_events, browser_names, reauthentication, second_factor, sessions, users
@@ -126,10 +126,7 @@ class AccountPages:
 
     def _telling(self, response: Response, user: User, ended: Sequence[OpenSession]) -> Response:
         """The response, after which the apps of these sessions are told that they have ended."""
-        response.background = tasks = BackgroundTasks()
-        for listed in ended:
-            tasks.add_task(back_channel.tell_clients, self.smart, user, listed.key)
-        return response
+        return back_channel.telling(self.smart, response, user, [listed.key for listed in ended])
 
     async def _replace_sessions(self, request: Request, user: User, authenticated: int, amr: tuple[str, ...]) -> tuple[Session, str]:
         """End all sessions of the account; return a new session for this browser and its cookie."""

@@ -132,6 +132,12 @@ def test_logout_after_the_session_ended_returns_to_a_known_app(world: World, sig
     assert logout(world, id_token_hint=signed_in, post_logout_redirect_uri=BACK).headers["location"] == BACK
 
 
+def test_page_after_a_logout_names_the_apps_that_still_have_access(world: World, signed_in: str) -> None:
+    Receiver(world)
+    page = logout(world, id_token_hint=signed_in)
+    assert "Apps that still have access" in page.text and Page(page.text).action == "/signed-out/apps"
+
+
 def test_logout_request_expires(world: World, signed_in: str) -> None:
     location = world.http.get("/oauth/logout", params={"id_token_hint": signed_in}).headers["location"]
     world.clock.forward(DAY)
@@ -142,11 +148,13 @@ def test_backend_named_in_a_logout_request_is_nobody(world: World) -> None:
     assert logout(world, client_id="demo-backend").status_code == 200
 
 
-@pytest.mark.parametrize("how", ["sign-out", "app"])
+@pytest.mark.parametrize("how", ["sign-out", "app", "sign-in"])
 def test_back_channel_2_4_every_sign_out_sends_a_logout_token(world: World, signed_in: str, how: str) -> None:
     receiver = Receiver(world)
     if how == "app":
         logout(world, id_token_hint=signed_in)
+    elif how == "sign-in":  # it ends the browser's earlier session
+        assert world.sign_in(world.http.get("/sign-in"), "adult").status_code != 400
     else:
         page = world.follow(world.authorize())
         token = page.text.partition('action="/sign-out"')[2].partition('name="token" value="')[2].partition('"')[0]

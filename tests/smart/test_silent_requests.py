@@ -68,14 +68,7 @@ def test_fewer_scopes_are_given_silently_and_more_are_not(world: World) -> None:
 def allow_only(world: World, page: httpx.Response, *scopes: str) -> None:
     """Allow on the consent page with only these boxes checked."""
     form = dict(Page(page.text).sent)
-    sent = {
-        "token": form["token"],
-        "request": form["request"],
-        "shown": form["shown"],
-        "listed": "yes",
-        "decision": "allow",
-        "scope": list(scopes),
-    }
+    sent = {name: form[name] for name in ("token", "request", "shown")} | {"listed": "yes", "decision": "allow", "scope": list(scopes)}
     assert world.http.post("/oauth/consent", data=sent).status_code == 302
 
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
-from starlette.background import BackgroundTask
 
 from fhir_server.smart.accounts import cookies, second_factor_pending, sessions
 from fhir_server.smart.accounts.sessions import Session
@@ -43,8 +42,7 @@ class SignOutPages:
         await sessions.end(self._smart, cookies.session_cookie(self._smart, request))
         where = address(request) if client_id else ""
         await self._smart.record(SecurityEvent("sign-out", username=session.user.username, client_id=client_id, address=where))
-        response = onward or RedirectResponse(PATH, 303, headers=NO_STORE)
-        response.background = BackgroundTask(back_channel.tell_clients, self._smart, session.user, session.key)
+        response = back_channel.telling(self._smart, onward or RedirectResponse(PATH, 303, headers=NO_STORE), session.user, (session.key,))
         if onward is None and (apps := await open_apps.left_open(self._smart, session)):
             return cookies.with_session_cookie(self._smart, response, await open_apps.offer(self._smart, session.user.username, apps))
         return self._forget(response)

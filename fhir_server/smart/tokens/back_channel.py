@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
+from fastapi import BackgroundTasks, Response
 from joserfc import jwt
 
 from fhir_server.smart.accounts.users import User
@@ -28,6 +30,15 @@ LIFE: Final = 2 * MINUTE
 PAUSES: Final = (0.0, 1.0, 5.0)  # seconds before each attempt
 _AT_A_TIME: Final = 4
 _log = logging.getLogger(__name__)
+
+
+def telling(smart: SmartContext, response: Response, user: User, session_keys: Iterable[str]) -> Response:
+    """The response, after which the clients of these sessions, which have ended, are told so."""
+    tasks = BackgroundTasks()
+    for key in session_keys:
+        tasks.add_task(tell_clients, smart, user, key)
+    response.background = tasks
+    return response
 
 
 async def tell_clients(smart: SmartContext, user: User, session_key: str) -> None:
