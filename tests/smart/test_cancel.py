@@ -93,7 +93,7 @@ def test_sign_in_without_an_app_offers_no_way_back(world: World) -> None:
         ({"scope": "text-of-choice"}, "invalid_scope", ""),
         ({"launch": "text-of-choice"}, "invalid_request", "launch"),
         ({"response_type": "token"}, "unsupported_response_type", ""),
-        ({"prompt": "none"}, "interaction_required", "prompt=none"),
+        ({"prompt": "none"}, "login_required", "prompt=none"),
     ],
 )
 def test_refused_request_is_recorded_with_client_and_cause(

@@ -69,7 +69,7 @@ def allow_only(world: World, page: httpx.Response, *scopes: str) -> None:
     """Allow on the consent page with only these boxes checked."""
     form = dict(Page(page.text).sent)
     sent = {name: form[name] for name in ("token", "request", "shown")} | {"listed": "yes", "decision": "allow", "scope": list(scopes)}
-    assert world.http.post("/oauth/consent", data=sent).status_code == 302
+    assert world.http.post("/oauth/consent", data=sent).status_code == 303
 
 
 def test_deselected_scopes_stay_deselected(world: World) -> None:
