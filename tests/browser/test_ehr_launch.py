@@ -9,6 +9,7 @@ from selenium.webdriver.support.select import Select
 from tests.browser.browser_session import APP, Walk
 from tests.browser.conftest import Command
 from tests.browser.test_standalone_launch import expected
+from tests.smart.environment import Refresh
 
 NAME = "Chart summary"
 
@@ -71,7 +72,8 @@ def test_launch_url_works_once(walk: Walk, chart_app: str) -> None:
     walk.browser.get(f"{walk.origin}/ehr/adult")
     form = {"token": walk.one("form[action='/ehr'] input[name=token]").get_attribute("value"), "patient": "adult", "app": chart_app}
     cookies = {cookie["name"]: cookie["value"] for cookie in walk.browser.get_cookies()}
-    address = httpx.post(f"{walk.origin}/ehr", data=form, cookies=cookies).headers["location"]
+    onward = httpx.post(f"{walk.origin}/ehr", data=form, cookies=cookies).headers["location"]
+    address = Refresh(httpx.get(f"{walk.origin}{onward}", cookies=cookies).text).url
     assert address.startswith(f"{APP}/launch?app=chart-app&iss=")
     walk.browser.get(address)
     walk.until_done()

@@ -44,6 +44,7 @@ def hop(command: Command) -> Iterator[str]:
             *("client", "add", "hop", "--name", "Hopping app", "--redirect-uri", f"{origin}/hop", "--launch-uri", f"{origin}/hop"),
             *("--scope", "openid fhirUser launch launch/patient patient/*.rs user/*.rs"),
         )
+        command("client", "approve-for-staff", "hop")
         yield origin
         server.shutdown()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.browser.browser_session import TYPES, Walk
+from tests.browser.conftest import Command
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
 TWO_KINDS = "openid fhirUser launch/patient offline_access patient/Observation.rs patient/MedicationStatement.rs"
@@ -54,10 +54,19 @@ def test_fhir_user_is_the_related_person_of_the_proxy(walk: Walk) -> None:
     assert walk.text("user").endswith("RelatedPerson/parent-a-of-teen")
 
 
-def test_proxy_with_expired_access_sees_notice_and_can_deny(walk: Walk, environment: dict[str, str]) -> None:
-    add = ["user", "add", "lapsed", "--related-person", "parent-a-of-newly-adult", "--password", "Lapsed-pass-2026"]
-    subprocess.run([sys.executable, "-m", "fhir_server", *add], env=environment, check=True, stdout=subprocess.DEVNULL)
-    walk.start().sign_in("lapsed", "Lapsed-pass-2026")
+@pytest.fixture
+def lapsed(command: Command) -> Iterator[str]:
+    """The password of the account ``lapsed``, which may open only the record of a person who is of age by now."""
+    related, password = ("--related-person", "parent-a-of-newly-adult"), "Lapsed-pass-2026"
+    command("user", "unlink", "parent-a", *related)
+    command("user", "add", "lapsed", *related, "--password", password)
+    yield password
+    command("user", "remove", "lapsed")
+    command("user", "link", "parent-a", *related, "--anyway")
+
+
+def test_proxy_with_expired_access_sees_notice_and_can_deny(walk: Walk, lapsed: str) -> None:
+    walk.start().sign_in("lapsed", lapsed)
     assert walk.one("h1").text == "No record to open"
     assert not walk.all("input[name=patient]")
     walk.deny()

@@ -104,7 +104,7 @@ def test_all_access_of_everyone_ends_at_once(operator: Operator) -> None:
 
     world(operator, job)
     (line,) = [line for line in operator.must("journal").splitlines() if '"end-all-access"' in line]
-    detail = json.loads(line.partition("\t")[2])["event"]["entity"][-1]["detail"]
+    (detail,) = [entity["detail"] for entity in json.loads(line.partition("\t")[2])["event"]["entity"] if "detail" in entity]
     assert {"type": "access tokens", "valueString": "4"} in detail and {"type": "reason", "valueString": "a stolen laptop"} in detail
 
 

@@ -164,7 +164,8 @@ def test_every_request_is_one_line_of_the_one_chain(administration: Administrati
     kinds = [line["subtype"][0]["code"] for line in lines]
     assert kinds == ["add-user", "change-account", "read-users", "remove-user", "read-users"]
     assert [line["outcome"] for line in lines] == ["0", "0", "0", "0", "4"]
-    details = [{each["type"]: each["valueString"] for each in line["entity"][-1]["detail"]} for line in lines]
+    named = [next(entity["detail"] for entity in line["entity"] if "detail" in entity) for line in lines]
+    details = [{each["type"]: each["valueString"] for each in detail} for detail in named]
     assert details[0] == {"what": "POST /Users", "status": "201", "user": "audited", "role": "patient", "locked": "false"}
     assert details[1]["locked"] == "true" and details[2]["filter"] == 'userName eq "audited"'
     assert lines[0]["entity"][0] == {"what": {"reference": "Patient/audited-patient"}}

@@ -70,11 +70,12 @@ class Office:
         return shown
 
     def lines(self) -> int:
+        self.served.run(self.served.parts.auditor.flush())
         return len(self.served.run(self.store.read_log("audit", 0, 100_000)))
 
     def last_event(self) -> dict[str, object]:
         lines = [json.loads(text)["event"] for _, text in self.served.run(self.store.read_log("audit", 0, 100_000))]
-        entity = next(line["entity"][-1] for line in reversed(lines) if "name" in line.get("entity", [{}])[-1])
+        entity = next(one for line in reversed(lines) for one in line.get("entity", ()) if "name" in one)
         return {"kind": entity["name"]} | {each["type"]: each["valueString"] for each in entity["detail"]}
 
 
