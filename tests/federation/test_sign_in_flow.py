@@ -206,7 +206,8 @@ def test_basic_credentials_are_form_encoded() -> None:
         ("openid", f"{SOUTH}/fhir", False),
         ("openid", "", False),
         ("openid patient/*.rs", None, False),
-        ("openid fhirUser", None, False),
+        ("openid fhirUser offline_access", None, True),
+        ("openid fhirUser user/*.rs", None, False),
     ],
 )
 def test_smart_25_26_only_plain_openid_connect_may_omit_aud(worlds: Worlds, scope: str, aud: str | None, fine: bool) -> None:
