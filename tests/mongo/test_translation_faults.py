@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +160,18 @@ async def _wrong(folder: Path, *, in_transaction: bool = False) -> list[str]:
         await store.close()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+def _cases(faults: Iterable[str], quick: int) -> list[Any]:
+    """Cases of which only the first run in ``make test``: each takes as long as the comparison itself."""
+    return [pytest.param(fault, marks=() if number < quick else pytest.mark.slow) for number, fault in enumerate(faults)]
+
+
+@pytest.mark.parametrize("fault", _cases(FAULTS, 5))
 def test_comparison_detects_planted_mongodb_translation_faults(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[fault](monkeypatch)
     assert asyncio.run(_wrong(tmp_path)) != []
 
 
-@pytest.mark.parametrize("fault", MERGE_FAULTS)
+@pytest.mark.parametrize("fault", _cases(MERGE_FAULTS, 2))
 def test_comparison_detects_faults_in_merging_in_transactions(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     MERGE_FAULTS[fault](monkeypatch)
     assert asyncio.run(_wrong(tmp_path, in_transaction=True)) != []
