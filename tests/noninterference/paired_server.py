@@ -146,6 +146,9 @@ class _NoAuditLog:
     async def record_request(self, request: Request, context: AuditContext, status: int) -> None:
         pass
 
+    async def flush(self) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class _Settings(Settings):
