@@ -251,8 +251,8 @@ def a_label_given_late_is_not_given_to_old_versions(patch: Patch) -> None:
 def a_label_given_late_is_not_given_to_what_was_deleted(patch: Patch) -> None:
     exact = memory._Transaction.referrers_unfiltered
 
-    async def referrers_unfiltered(self: Any, target: str, params: Any = None) -> Any:
-        return tuple(row for row in await exact(self, target, params) if row.interaction != "delete")
+    async def referrers_unfiltered(self: Any, target: str, params: Any = None, limit: int | None = None) -> Any:
+        return tuple(row for row in await exact(self, target, params, limit) if row.interaction != "delete")
 
     patch.setattr(memory._Transaction, "referrers_unfiltered", referrers_unfiltered)
 
