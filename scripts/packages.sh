@@ -7,7 +7,7 @@ PATH="$PATH:/usr/sbin:/sbin" # of ldconfig, for users other than root
 packages() {
     case $1 in
         venv) echo python3 python3-venv ;;                 # the server
-        browser) echo chromium chromium-driver npm ;;      # tests in a browser
+        browser) echo chromium chromium-driver npm curl ;; # tests in a browser, and of the commands in the guides
         mongod) echo libcurl4 ;;                           # tests on MongoDB
         deployment) echo systemd ;;                        # tests of deploy/
         load) echo wrk cpulimit ;;                         # benchmarks

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.deployment.programs import program
 from tests.mongo.mongod import die_with_parent
 from tests.ports import reserved_port
 from tests.waiting import HANG, wait_until
@@ -31,15 +31,6 @@ from tests.waiting import HANG, wait_until
 ROOT = Path(__file__).parents[2]
 NGINX = ROOT / "deploy/nginx/fhir-server.conf"
 CADDY = ROOT / "deploy/caddy/Caddyfile"
-_PLACES = ("/usr/sbin", str(ROOT / ".cache/proxies/usr/sbin"), str(ROOT / ".cache/proxies/usr/bin"))
-
-
-def program(name: str) -> str:
-    """The path of a program that ``scripts/proxies.sh`` finds or unpacks.  Raises RuntimeError if it is missing."""
-    found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], *_PLACES)))
-    if found is None:
-        raise RuntimeError(f"{name} is missing; run sh scripts/proxies.sh.")
-    return found
 
 
 def changed(text: str, changes: Iterable[tuple[str, str]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from fhir_server.observability import interactions
 from fhir_server.observability.metrics import Metrics
+from tests.deployment.programs import program
 from tests.served import ROOT
 
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
@@ -81,7 +81,11 @@ def test_each_alert_is_complete_and_in_the_runbook() -> None:
 
 
 def test_promtool_accepts_the_alerts() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("This machine has no promtool.")
-    subprocess.run([promtool, "check", "rules", str(Path(ALERTS))], check=True, capture_output=True)
+    subprocess.run([program("promtool"), "check", "rules", str(ALERTS)], check=True, capture_output=True)
+
+
+def test_promtool_refuses_a_planted_fault(tmp_path: Path) -> None:
+    """The control of the test above."""
+    planted = tmp_path / "alerts.yaml"
+    planted.write_text(ALERTS.read_text(encoding="utf-8").replace("expr: ", "expr: sum(", 1), encoding="utf-8")
+    assert subprocess.run([program("promtool"), "check", "rules", str(planted)], capture_output=True).returncode != 0

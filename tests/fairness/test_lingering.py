@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -76,17 +75,21 @@ def by_curl_without_expect(port: int, body: bytes) -> bytes:
     return _curl(port, body, "--header", "Expect:")
 
 
-CLIENTS = [by_http_client, by_http_client_in_chunks, by_http_client_that_closes, by_httpx, by_httpx_in_chunks]
-CURLS = [by_curl, by_curl_without_expect]
+CLIENTS = [
+    by_http_client,
+    by_http_client_in_chunks,
+    by_http_client_that_closes,
+    by_httpx,
+    by_httpx_in_chunks,
+    by_curl,
+    by_curl_without_expect,
+]
 
 
 @pytest.mark.parametrize("application", [refusing, refusing_after_a_part])
-@pytest.mark.parametrize("client", [*CLIENTS, *CURLS])
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_client_sees_the_answer_to_a_body_that_was_not_read(loop: Any, client: Callable[[int, bytes], bytes], application: Any) -> None:
-    if client in CURLS and shutil.which("curl") is None:
-        pytest.skip("needs curl")
-
     async def job(one: House) -> None:
         for length in LENGTHS:
             assert await asyncio.to_thread(client, one.port, b"x" * length) == b"no", length
