@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from fhir_server.smart import demo
+from fhir_server.smart.accounts import password_sign_in, users
 from tests.attacks.environment import House
 from tests.federation.environment import Worlds
 from tests.smart.environment import World
@@ -30,3 +32,13 @@ def worlds() -> Worlds:
 def site(world: World) -> Site:
     """A client's own server that publishes its keys."""
     return Site(world)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of attempts without the cost of their hashes."""
+
+    async def matches(user: users.User | None, password: str) -> bool:
+        return user is not None and password == demo.PASSWORD
+
+    monkeypatch.setattr(password_sign_in, "matches_password", matches)
