@@ -106,7 +106,8 @@ async def _batch_entry(
         if (spending := budget.current()) is not None:
             spending.remaining()
             await spending.pause()
-        response = await _process_batch_request(value, text, index, head, service, AuditContext(shown=audit.shown), links)
+        of_entry = AuditContext(shown=audit.shown, store_lines=audit.store_lines)
+        response = await _process_batch_request(value, text, index, head, service, of_entry, links)
     except Problem as problem:
         response = Response(problem.status, problem.outcome())
         problem.let_go()

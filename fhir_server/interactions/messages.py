@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -114,6 +114,7 @@ class AuditContext:
     ``entries``      the entries of a batch or transaction
     ``labels``       what a change of labels asked for
     ``shown``        the patients, type and id of each row that the caller's View gave out
+    ``store_lines``  stores the lines of requests that were answered before, for a caller who asks for them
     ``with_write``   adds the request's line, with its HTTP status, to the transaction of its write; None if it did not
     ``recorded``     the line that was stored with the write, if one was
     """
@@ -123,6 +124,7 @@ class AuditContext:
     entries: list[AuditedEntry] = field(default_factory=list)
     labels: LabelChange | None = None
     shown: list[ShownRow] = field(default_factory=list)
+    store_lines: Callable[[], Awaitable[None]] | None = None
     with_write: Callable[[Transaction, int], RecordedWrite | None] | None = None
     recorded: RecordedWrite | None = None
 

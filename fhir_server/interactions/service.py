@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator, PermissionsChangedError
 from fhir_server.access.permissions import Permissions
@@ -71,6 +72,8 @@ class Service:
 
         Raises Problem ``unauthenticated``.
         """
+        if AUDIT_EVENT in request.path and audit.store_lines is not None:
+            await audit.store_lines()
         async with self.store.snapshot() as snapshot:
             permissions = await self._permissions(snapshot, request, audit, expected)
             return await job(View(snapshot, permissions, request.now, audit.shown))

@@ -100,13 +100,9 @@ def test_revocation_race_update_does_not_restore_deleted_client(world: World, mo
     assert world.http.request("GET", url, headers=bearer).status_code == 401
 
 
-@pytest.mark.parametrize("scope", ["online_access", "offline_access", ""])
-@pytest.mark.parametrize("moment", ["put_if_absent spent-code", "put access", "pop code", "never"])
-def test_revocation_race_code_exchange_does_not_outlive_sign_out(
-    world: World, monkeypatch: pytest.MonkeyPatch, moment: str, scope: str
-) -> None:
-    code = world.code(scope=f"launch/patient patient/*.rs {scope}".strip())
-    values, steps, cookie = world.store.key_values, [], world.http.cookies["session"]
+def signed_out_at(moment: str, world: World, patch: pytest.MonkeyPatch, names: tuple[str, ...]) -> list[str]:
+    """End the session just before the first step of the store that is named ``moment``.  Returns the steps, as they are made."""
+    values, steps, cookie = world.store.key_values, list[str](), world.http.cookies["session"]
 
     def watched(name: str, kept: Any) -> Any:
         async def step(kind: str, key: str, *rest: Any) -> Any:
@@ -117,8 +113,18 @@ def test_revocation_race_code_exchange_does_not_outlive_sign_out(
 
         return step
 
-    for name in ("get", "put_if_absent", "put", "pop"):
-        monkeypatch.setattr(values, name, watched(name, getattr(values, name)))
+    for name in names:
+        patch.setattr(values, name, watched(name, getattr(values, name)))
+    return steps
+
+
+@pytest.mark.parametrize("scope", ["online_access", "offline_access", ""])
+@pytest.mark.parametrize("moment", ["put_if_absent spent-code", "put access", "pop code", "never"])
+def test_revocation_race_code_exchange_does_not_outlive_sign_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str, scope: str
+) -> None:
+    code = world.code(scope=f"launch/patient patient/*.rs {scope}".strip())
+    steps = signed_out_at(moment, world, monkeypatch, ("get", "put_if_absent", "put", "pop"))
     answer = world.exchange(code)
     assert moment in (*steps, "never")
     monkeypatch.undo()
@@ -132,19 +138,8 @@ def test_revocation_race_code_exchange_does_not_outlive_sign_out(
 @pytest.mark.parametrize("moment", ["get session", "replace_value session-seen", "never"])
 def test_revocation_race_use_of_a_page_does_not_restore_the_session(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     token = world.tokens(scope="launch/patient patient/*.rs online_access")["access_token"]
-    values, steps, cookie = world.store.key_values, [], world.http.cookies["session"]
-
-    def watched(name: str, kept: Any) -> Any:
-        async def step(kind: str, key: str, *rest: Any) -> Any:
-            steps.append(f"{name} {kind}")
-            if steps[-1] == moment and steps.count(moment) == 1:
-                await sessions.end(world.smart, cookie)
-            return await kept(kind, key, *rest)
-
-        return step
-
-    for name in ("get", "replace_value"):
-        monkeypatch.setattr(values, name, watched(name, getattr(values, name)))
+    cookie = world.http.cookies["session"]
+    steps = signed_out_at(moment, world, monkeypatch, ("get", "replace_value"))
     asyncio.run(sessions.current(world.smart, cookie))
     assert {"get session", "replace_value session-seen"} <= set(steps) or moment == "get session"
     monkeypatch.undo()

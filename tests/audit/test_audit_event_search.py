@@ -306,3 +306,17 @@ def test_twin_check_detects_a_planted_leak(leak: str, monkeypatch: pytest.Monkey
         case _:
             monkeypatch.setattr(audit_projection, "_of_others", as_recorded)
     assert answers(hidden_rows=True) != answers(hidden_rows=False)
+
+
+@pytest.mark.parametrize("door", ["search", "batch"])
+def test_what_was_answered_before_is_found_at_once(served: Served, door: str) -> None:
+    """Lines of reads may wait beside the store for a moment; who asks for the log does not miss them."""
+    token, query = officer(served), "AuditEvent?_summary=count"
+    for patient in ("adult", "teen"):
+        served.get(clinician(served), f"Patient/{patient}")
+    if door == "search":
+        total = served.get(token, query).json["total"]
+    else:
+        batch = {"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": query}}]}
+        total = served.request(token, "POST", "", body=batch).json["entry"][0]["resource"]["total"]
+    assert total == 2
