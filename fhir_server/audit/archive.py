@@ -17,6 +17,7 @@ import msgspec
 
 from fhir_server.audit.anchors import Anchor
 from fhir_server.audit.chain import Chain, ChainKeys, Line, parse_line
+from fhir_server.durable import sync
 
 _END: Final = b"end\t"
 _CHANGED: Final = "The archive was changed, or was written with another FHIR_SERVER_SECRET_KEY."
@@ -65,11 +66,7 @@ class ArchiveWriter:
         self._file.write(_END + msgspec.json.encode(sealed) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self._path.parent)
         return end.digest
 
 

@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from fhir_server.audit.chain import ChainKeys
+from fhir_server.durable import sync
 from fhir_server.store import LogEntry
 
 _INFIX: Final = "-audit-"
@@ -96,7 +97,7 @@ class BufferFile:
             file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _sync_folder(self._path.parent)  # the name of the file is durable too
+                sync(self._path.parent)  # the name of the file is durable too
             except OSError:
                 os.close(file)
                 self._path.unlink(missing_ok=True)
@@ -165,14 +166,6 @@ def _read_record(line: bytes, path: Path, keys: ChainKeys) -> _Record | None:
     key, _, text = rest.partition(b" ")
     known = _mac(keys, key.decode(errors="replace"), path, text)
     return _records.decode(text) if known and hmac.compare_digest(known.encode(), mac) else None
-
-
-def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _mac(keys: ChainKeys, key: str, path: Path, text: bytes) -> str:

@@ -16,6 +16,7 @@ from typing import Final, Literal
 import msgspec
 
 from fhir_server.audit.chain import LOG_NAME
+from fhir_server.durable import sync
 from fhir_server.store import Store
 
 Format = Literal["text", "json", "syslog", "syslog-octets"]
@@ -54,11 +55,7 @@ class CursorFile:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
-        folder = os.open(self._path.absolute().parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self._path.absolute().parent)
 
 
 async def require_same_log(store: Store, cursor: Cursor) -> None:

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fhir_server.durable import sync
 from fhir_server.store import Store
 
 Progress = Callable[[int, int], None]  # (done, total) in units of the store
@@ -53,13 +54,13 @@ async def write_backup(url: str, store: Store, path: Path, progress: Progress) -
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         counts: dict[str, int] = await backups_of(url).write(store, partial, progress)
-        _sync(partial)
+        sync(partial)
         digest = _digest(partial)
         os.close(os.open(_digest_path(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         _digest_path(path).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-        _sync(_digest_path(path))
+        sync(_digest_path(path))
         partial.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
     return counts
@@ -87,12 +88,3 @@ def _digest_path(path: Path) -> Path:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
