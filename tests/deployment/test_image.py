@@ -36,6 +36,8 @@ def faults(recipe: str) -> list[str]:
         for command in re.findall(r"pip install [^&]*", rest):
             if "--require-hashes" not in command and "--no-index" not in command:
                 found.append(f"it installs without hashes: {command.strip()}")
+            if "--no-deps" not in command:
+                found.append(f"it installs what the lock file does not name: {command.strip()}")
     return found
 
 
@@ -57,9 +59,14 @@ def test_image_recipe_has_no_fault() -> None:
         ("ENV PATH", "ENV FHIR_SERVER_SECRET_KEY=x\nENV PATH", "a layer holds FHIR_SERVER_SECRET_KEY=x"),
         ("COPY ig ig", "COPY . .", "it copies more than is named: . ."),
         (
-            " --require-hashes --only-binary :all: -r requirements.lock",
+            " --no-deps --require-hashes --only-binary :all: -r requirements.lock",
             " fastapi",
             "it installs without hashes: pip install --no-cache-dir fastapi",
+        ),
+        (
+            " --no-deps --require-hashes --only-binary :all: -r requirements.lock",
+            " --require-hashes -r requirements.lock",
+            "it installs what the lock file does not name: pip install --no-cache-dir --require-hashes -r requirements.lock",
         ),
     ],
 )
