@@ -19,8 +19,6 @@ from fhir_server.linking.organizations import Organization
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import REQUEST_LIFE, digest, new_secret
 
-SCOPE: Final = "launch/patient openid fhirUser offline_access patient/*.rs"
-V1_SCOPE: Final = "launch/patient openid fhirUser offline_access patient/*.read"
 _KIND: Final = "link-state"
 _RECORD: Final = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _UNKNOWN: Final = "You cannot link an account at this health system."
@@ -54,7 +52,7 @@ async def start(context: LinkingContext, user: User, organization_id: str) -> tu
         organization.client_id,
         "code",
         redirect_uri=context.redirect_uri(organization),
-        scope=V1_SCOPE if endpoints.has_v1_scopes_only else SCOPE,
+        scope=endpoints.scope,
         state=state,
         aud=organization.base,
         nonce=pending.nonce,
@@ -88,7 +86,7 @@ async def finish(context: LinkingContext, user: User, parameters: Iterable[tuple
     except LinkEndedError as refusal:
         log_failure(organization, "a link was refused", refusal.cause)
         raise LinkError(_REFUSED) from None
-    tokens = token_endpoint.parse_tokens(context, token_response)
+    tokens = token_endpoint.parse_tokens(context, token_response, scope=endpoints.scope)
     try:
         await id_token.check(context, organization, endpoints, pending.nonce, token_response.get("id_token"), tokens.access)
         return await links.add(context, user, organization, endpoints, _parse_record_id(token_response.get("patient")), tokens)

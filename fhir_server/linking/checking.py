@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, Literal, NamedTuple
 
-from fhir_server.linking import http
+from fhir_server.linking import http, scopes
 from fhir_server.linking.context import LinkingContext, UnreachableError
 from fhir_server.linking.discovery import fetch_document, find_problems, parse_endpoints
 from fhir_server.linking.organizations import Organization
@@ -45,7 +45,9 @@ async def _findings(context: LinkingContext, organization: Organization) -> Asyn
         return
     endpoints = parse_endpoints(response.body)
     yield Finding("ok", "The SMART configuration has the endpoints at the registered origin, and PKCE with S256")
-    yield Finding("ok", f"Scopes of SMART {'1' if endpoints.has_v1_scopes_only else '2'} are asked for")
+    yield Finding("ok", f"These scopes are asked for: {endpoints.scope}")
+    if missed := scopes.missing(endpoints.scope):
+        yield Finding("warning", f"It lists scopes of single types, and none for: {', '.join(missed)}")
     if endpoints.sends_issuer:
         yield Finding("ok", "Its responses name their issuer (RFC 9207)")
     elif not organization.own_redirect_uri:

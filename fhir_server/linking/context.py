@@ -16,7 +16,9 @@ NO_RESPONSE: Final = "The other health system cannot be reached at the moment. T
 SLOW: Final = "The other health system did not answer in time. Try again later."
 INVALID_RESPONSE: Final = "The other health system sent an invalid response. Try again later."
 ENDED: Final = "The other health system no longer accepts this link. Link the account again."
+NOT_YET: Final = "The other health system has not answered yet."
 VIEW_SECONDS: Final = 25.0
+FIRST_SECONDS: Final = 4.0
 _log: Final = logging.getLogger("fhir_server.linking")
 
 
@@ -41,6 +43,15 @@ class SlowError(UnreachableError):
     """The other system did not respond in time."""
 
     kind = "slow"
+
+
+class NotYetError(UnreachableError):
+    """The other system has not responded yet, and the page is not to wait for it."""
+
+    kind = "not-yet"
+
+    def __init__(self) -> None:
+        super().__init__(NOT_YET, "it had not answered when the page was sent")
 
 
 class UnusableError(UnreachableError):
@@ -84,12 +95,14 @@ class LinkingContext:
 
     ``transport``   sends the requests to other systems; None: the network
     ``deadline``    seconds until a request to another system fails, even if data still arrives
-    ``view_seconds``  seconds in which everything for one page must have arrived; what has not is said to be missing
+    ``first_seconds``  seconds after which the page of a link is sent with what has arrived, first for whose it is and then for the lists
+    ``view_seconds``  seconds in which everything must have arrived if a person waits for the rest; what has not is said to be missing
     """
 
     smart: SmartContext
     transport: httpx.AsyncBaseTransport | None = None
     deadline: float = 20
+    first_seconds: float = FIRST_SECONDS
     view_seconds: float = VIEW_SECONDS
 
     @property

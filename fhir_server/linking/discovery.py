@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fhir_server.linking import http
+from fhir_server.linking import http, scopes
 from fhir_server.linking.context import LinkingContext, UnreachableError, log_failure
 from fhir_server.linking.organizations import Organization
 from fhir_server.smart.outbound.json_client import JsonResponse, as_text, is_callable_url, origin_of
@@ -20,14 +20,13 @@ from fhir_server.smart.outbound.json_client import JsonResponse, as_text, is_cal
 _UNSAFE: Final = "It is not safe to sign in at the other health system at the moment. Contact our health information office."
 _NO_DOCUMENT: Final = "The other health system does not say how to sign in there. Contact our health information office."
 _MAX_QUOTED: Final = 200  # characters of another server's text in the log
-_V1, _V2 = "permission-v1", "permission-v2"
 
 
 class Endpoints(msgspec.Struct, frozen=True):
     """URLs of an authorization server; "" for an endpoint that it does not have.
 
     ``sends_issuer``  whether its authorization responses always have the parameter ``iss`` (RFC 9207)
-    ``has_v1_scopes_only``  whether it knows the scopes of SMART 1 (``patient/*.read``) and not those of SMART 2
+    ``scope``  the scopes to ask for
     """
 
     authorization: str
@@ -36,7 +35,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     jwks: str = ""
     issuer: str = ""
     sends_issuer: bool = msgspec.field(name="names_itself", default=False)
-    has_v1_scopes_only: bool = False
+    scope: str = scopes.ALL_V2
 
 
 async def discover(context: LinkingContext, organization: Organization) -> Endpoints:
@@ -66,7 +65,7 @@ def parse_endpoints(document: dict[str, Any]) -> Endpoints:
         jwks=as_text(document.get("jwks_uri")),
         issuer=as_text(document.get("issuer")),
         sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
-        has_v1_scopes_only=_has_v1_scopes_only(document),
+        scope=scopes.choose(document),
     )
 
 
@@ -101,18 +100,3 @@ def _problem_of(context: LinkingContext, organization: Organization, value: obje
     if origin_of(value) != organization.authority:
         return f"is at {origin_of(value)}, and not at {organization.authority}, the registered sign-in origin (--sign-in)"
     return ""
-
-
-def _has_v1_scopes_only(document: dict[str, Any]) -> bool:
-    """Read the capabilities ``permission-v1`` and ``permission-v2``, or else the scopes: v2 if neither says anything."""
-    capabilities, scopes = _texts(document.get("capabilities")), _texts(document.get("scopes_supported"))
-    if _V2 in capabilities:
-        return False
-    resource_scopes = [scope for scope in scopes if scope.startswith(("patient/", "user/"))]
-    has_v1 = any(scope.endswith((".read", ".write", ".*")) for scope in resource_scopes)
-    has_v2 = any(not scope.endswith((".read", ".write", ".*")) for scope in resource_scopes)
-    return not has_v2 and (_V1 in capabilities or has_v1)
-
-
-def _texts(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

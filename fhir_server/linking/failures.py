@@ -22,6 +22,8 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "not-json": "The other health system sent {what} in a form that we cannot read.",
     "not-a-list": "The other health system answered our question about {what}, but did not send a list.",
     "unreachable": "The other health system could not be reached when we asked for {what}. Try again later.",
+    "not-yet": "The other health system has not answered our question about {what} yet.",
+    "not-granted": "This link does not include {what}: no such access was given at the other health system.",
     "slow": "The other health system did not answer our question about {what} in time. Try again later.",
     "unusable": "The other health system sent {what} in a form that we do not accept: too much at once, or compressed.",
     "asked-to-wait": "The other health system asked us to wait before we ask for {what}.",
@@ -50,6 +52,8 @@ BROKEN_OFF: Final = (
     "This list of {what} is incomplete, and newer ones may be missing: the other health system did not send the rest. "
     "See its website for all of them."
 )
+COMING: Final = "This list of {what} is incomplete, and newer ones may be missing: the other health system has not sent the rest yet."
+PART: Final = "At the other health system, access was given to only some of the {what}. There may be more."
 FEWER: Final = "The other health system counts more {what} than it sent. See its website for all of them."
 
 

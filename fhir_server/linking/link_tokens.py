@@ -79,7 +79,7 @@ async def _refresh(context: LinkingContext, user: User, link: Link, refused: str
         token_response = await token_endpoint.request_tokens(
             context, organization, link.token_endpoint, "refresh_token", refresh_token=tokens.refresh
         )
-        refreshed = token_endpoint.parse_tokens(context, token_response, tokens.refresh)
+        refreshed = token_endpoint.parse_tokens(context, token_response, tokens.refresh, tokens.scope)
     except LinkError as problem:
         log_failure(organization, "refresh of a link", problem.cause)
         raise

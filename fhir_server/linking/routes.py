@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.linking import authorization, display, links, organizations, persons
-from fhir_server.linking.context import VIEW_SECONDS, LinkError, LinkingContext, UnreachableError
+from fhir_server.linking.context import LinkError, LinkingContext, UnreachableError
 from fhir_server.linking.display import LinkedRecord
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
 from fhir_server.linking.pages import render
 from fhir_server.linking.persons import RecordPerson
+from fhir_server.linking.queries import SECTIONS
 from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
@@ -70,9 +72,11 @@ class LinkPages:
         link, organization = await self._find(request, session)
         if link is None or organization is None:
             return self._problem_page(session, _UNKNOWN, 404)
+        waits = request.query_params.getlist("wait")
+        chosen = tuple(section for section in SECTIONS if section.slug in waits)
         problem, record = "", LinkedRecord()
         try:
-            record = await display.load_record(self.context, session.user, link, organization)
+            record = await display.load_record(self.context, session.user, link, organization, chosen)
         except LinkError as failure:
             problem = str(failure)
         person = await links.find_person(self.context, link)
@@ -80,6 +84,9 @@ class LinkPages:
             "link": link,
             "partner": organization,
             "record": record,
+            "chosen": chosen,
+            "wait": urlencode([("wait", section.slug) for section in record.late]),
+            "seconds": round(self.context.view_seconds),
             "person": person,
             "not_told": persons.NOT_TOLD if record.person is None and not problem else "",
             "mismatch": await self._mismatch(session, person) if person else "",
@@ -178,9 +185,14 @@ def _redirect_to(path: str) -> RedirectResponse:
     return RedirectResponse(path, 303, headers=NO_STORE | {"Referrer-Policy": "no-referrer"})
 
 
-def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None, view_seconds: float = VIEW_SECONDS) -> APIRouter:
+def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
     """Build the routes under ``/links``. ``transport`` sends the requests to other systems; None: the network."""
-    routes, pages = APIRouter(include_in_schema=False), LinkPages(LinkingContext(smart, transport, view_seconds=view_seconds))
+    return build(LinkingContext(smart, transport))
+
+
+def build(context: LinkingContext) -> APIRouter:
+    """Build the routes with these components."""
+    routes, pages = APIRouter(include_in_schema=False), LinkPages(context)
     handlers: tuple[tuple[str, str, Handler], ...] = (
         ("GET", "/links", pages.show_list),
         ("POST", "/links", pages.start),

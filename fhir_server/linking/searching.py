@@ -8,47 +8,31 @@ partner's own origin only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-from fhir_server.linking import failures, http
-from fhir_server.linking.context import BusyError, LinkingContext, SlowError, UnreachableError, log_failure
+from fhir_server.linking import failures, http, scopes
+from fhir_server.linking.context import LinkingContext, NotYetError, SlowError, UnreachableError, log_failure
 from fhir_server.linking.failures import Failure
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
+from fhir_server.linking.queries import Query
 from fhir_server.linking.rows import Row, build_row, is_withdrawn
 from fhir_server.linking.rows.ownership import Owner, owner_of
 from fhir_server.linking.rows.texts import first_text, objects
+from fhir_server.linking.scopes import Cover
+from fhir_server.linking.token_endpoint import PartnerTokens
 from fhir_server.smart.outbound.json_client import JsonResponse, as_text, is_callable_url, origin_of
 
 PAGE: Final = 100  # resources of one type on a page
 MAX_PAGES: Final = 10  # of one type
 MAX_BYTES: Final = 8 * 1024 * 1024  # of all pages of one type
-WORDS: Final = {
-    "AllergyIntolerance": "allergies", "MedicationRequest": "prescriptions", "MedicationOrder": "prescriptions",
-    "MedicationStatement": "reported medicines", "Observation": "test results", "Appointment": "appointments", "Encounter": "visits",
-    "Condition": "health issues", "CareTeam": "care teams", "Communication": "messages",
-}  # fmt: skip
-_FILTERS: Final = {"Observation": {"category": "laboratory"}}
-# How a system is asked to sort, and where the dates are by which it then does
-_SORTS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "AllergyIntolerance": ("-date", ("recordedDate",)),
-    "MedicationRequest": ("-authoredon", ("authoredOn",)),
-    "MedicationOrder": ("-datewritten", ("dateWritten",)),
-    "MedicationStatement": ("-effective", ("effectiveDateTime", "effectivePeriod.start")),
-    "Observation": ("-date", ("effectiveDateTime", "effectiveInstant", "effectivePeriod.start")),
-    "Appointment": ("-date", ("start",)),
-    "Encounter": ("-date", ("period.start",)),
-    "Condition": ("-recorded-date", ("recordedDate",)),
-    "CareTeam": ("-date", ("period.start",)),
-    "Communication": ("-sent", ("sent",)),
-}
-_INCLUDES: Final = {f"Medication{each}": f"Medication{each}:medication" for each in ("Request", "Order", "Statement")}
 # A system may refuse the order, or what is to be included, although it could answer without: then it is asked again without
 _REFUSED: Final = (400, 403, 422, 501)
+# What is said if further pages do not come, by the kind of error; else the system broke off
+_CUT_SHORT: Final = {SlowError: failures.STOPPED, NotYetError: failures.COMING}
 
 
 @dataclass(slots=True)
@@ -57,32 +41,48 @@ class Found:
 
     ``failure``  why there is no list; None if the other system answered with one
     ``notes``    sentences for the page: why entries are missing
+    ``is_late``  whether there is more to come for who waits
     """
 
-    type: str
+    query: Query
     rows: list[Row] = field(default_factory=list)
     failure: Failure | None = None
     notes: dict[str, None] = field(default_factory=dict)
+    is_late: bool = False
 
     def note(self, text: str) -> None:
-        self.notes[text.format(what=WORDS[self.type])] = None
+        self.notes[text.format(what=self.query.what)] = None
 
 
 @dataclass(slots=True)
 class Search:
-    """A search of one type. ``ends`` is the time of the event loop at which it must be done."""
+    """The searches for one page.
+
+    ``ends``   the time of the event loop at which they must be done
+    ``waits``  whether the person waits for all of it; else what has not arrived then is still to come
+    """
 
     context: LinkingContext
     organization: Organization
     link: Link
-    token: str
+    tokens: PartnerTokens
     ends: float
+    waits: bool
 
-    async def find(self, type: str) -> Found:
-        """Fetch the person's resources of this type. Never raises LinkError: the result says what failed."""
-        found = Found(type)
+    async def find(self, query: Query) -> Found:
+        """Fetch the person's resources of this query. Never raises LinkError: the result says what failed."""
+        found, covered = Found(query), scopes.cover(self.tokens.scope, query)
+        if covered is Cover.NONE:
+            found.failure = Failure("not-granted")
+            found.note(found.failure.of_list(query.what))
+            return found
+        if covered is Cover.PART:
+            found.note(failures.PART)
         try:
-            response = await self._first_page(type)
+            response = await self._first_page(query)
+        except NotYetError as problem:
+            found.is_late = True
+            return self._failed(found, Failure.of(problem), problem.cause)
         except UnreachableError as problem:
             return self._failed(found, Failure.of(problem), problem.cause)
         if failure := failures.failure_of(response):
@@ -92,29 +92,31 @@ class Search:
 
     def _failed(self, found: Found, failure: Failure, cause: str) -> Found:
         found.failure = failure
-        found.note(failure.of_list(WORDS[found.type]))
-        log_failure(self.organization, f"search of {found.type}", cause)
+        found.note(failure.of_list(found.query.what))
+        log_failure(self.organization, f"search of {found.query.type}", cause)
         return found
 
-    async def _first_page(self, type: str) -> JsonResponse:
-        url, required = f"{self.link.base}/{type}", {"patient": self.link.patient, "_count": str(PAGE)} | _FILTERS.get(type, {})
-        optional = {"_sort": _SORTS[type][0]} | ({"_include": _INCLUDES[type]} if type in _INCLUDES else {})
+    async def _first_page(self, query: Query) -> JsonResponse:
+        url, required = f"{self.link.base}/{query.type}", {"patient": self.link.patient, "_count": str(PAGE)} | dict(query.filters)
+        optional = {"_sort": query.sort} | ({"_include": query.include} if query.include else {})
         response = await self._get(url, required | optional)
-        is_refused = response.status in _REFUSED and (response.status != 403 or type in _INCLUDES)
+        is_refused = response.status in _REFUSED and (response.status != 403 or query.include)
         return await self._get(url, required) if is_refused else response
 
     async def _get(self, url: str, query: dict[str, str] | None = None) -> JsonResponse:
         try:
             async with asyncio.timeout_at(self.ends):
-                return await http.get(self.context, self.organization, url, query, self.token)
+                return await http.get(self.context, self.organization, url, query, self.tokens.access)
         except TimeoutError:
+            if not self.waits:
+                raise NotYetError from None
             raise SlowError("", "the time for one page of this server was over") from None
 
     async def _read_pages(self, found: Found, response: JsonResponse) -> None:
-        pages, size, url = [response.body], response.size, f"{self.link.base}/{found.type}"
+        pages, size, url = [response.body], response.size, f"{self.link.base}/{found.query.type}"
         seen = {url}
         while target := _link(pages[-1], "next"):
-            if len(pages) == 1 and _is_sorted(response.body, found.type):
+            if len(pages) == 1 and _is_sorted(response.body, found.query):
                 found.note(failures.OLDER)
                 break
             url = urljoin(url, target)
@@ -139,17 +141,14 @@ class Search:
         """Fetch a further page; None, with a note, if it does not come."""
         try:
             response = await self._get(url)
-        except BusyError as problem:
-            found.note(failures.BROKEN_OFF)
-            log_failure(self.organization, f"next page of {found.type}", problem.cause)
-            return None
         except UnreachableError as problem:
-            found.note(failures.STOPPED if isinstance(problem, SlowError) else failures.BROKEN_OFF)
-            log_failure(self.organization, f"next page of {found.type}", problem.cause)
+            found.note(_CUT_SHORT.get(type(problem), failures.BROKEN_OFF))
+            found.is_late = isinstance(problem, NotYetError)
+            log_failure(self.organization, f"next page of {found.query.type}", problem.cause)
             return None
         if response.status != 200 or response.body.get("resourceType") != "Bundle":
             found.note(failures.BROKEN_OFF)
-            log_failure(self.organization, f"next page of {found.type}", f"answered with status {response.status}")
+            log_failure(self.organization, f"next page of {found.query.type}", f"answered with status {response.status}")
             return None
         return response
 
@@ -163,7 +162,7 @@ class Search:
             elif resource["resourceType"] == "OperationOutcome":
                 if any(issue.get("severity") != "information" for issue in objects(resource.get("issue"))):
                     found.note(failures.WARNED)
-            elif resource["resourceType"] == found.type and not _is_include(entry):
+            elif resource["resourceType"] == found.query.type and not _is_include(entry):
                 self._add_row(found, resource, as_text(entry.get("fullUrl")), included)
 
     def _add_row(self, found: Found, resource: dict[str, Any], full_url: str, included: dict[str, dict[str, Any]]) -> None:
@@ -203,12 +202,12 @@ def _link(page: dict[str, Any], relation: str) -> str:
     return next((as_text(each.get("url")) for each in objects(page.get("link")) if each.get("relation") == relation), "")
 
 
-def _is_sorted(page: dict[str, Any], type: str) -> bool:
+def _is_sorted(page: dict[str, Any], query: Query) -> bool:
     """Whether the system says that it sorted by ``_sort``, and the dates agree."""
-    if parse_qs(urlsplit(_link(page, "self")).query).get("_sort") != [_SORTS[type][0]]:
+    if parse_qs(urlsplit(_link(page, "self")).query).get("_sort") != [query.sort]:
         return False
-    own = [each for entry in _entries(page) for each in objects(entry.get("resource")) if each.get("resourceType") == type]
-    dates = [next(filter(None, (first_text(each, path) for path in _SORTS[type][1])), "")[:10] for each in own]
+    own = [each for entry in _entries(page) for each in objects(entry.get("resource")) if each.get("resourceType") == query.type]
+    dates = [next(filter(None, (first_text(each, path) for path in query.dates)), "")[:10] for each in own]
     # Dates of different precision agree as far as both go.
     return all(first[: len(second)] >= second[: len(first)] for first, second in pairwise(dates)) and all(dates)
 

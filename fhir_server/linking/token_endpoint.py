@@ -14,6 +14,7 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.linking import http
 from fhir_server.linking.context import ENDED, INVALID_RESPONSE, LinkEndedError, LinkingContext, UnreachableError
 from fhir_server.linking.organizations import Organization
+from fhir_server.linking.scopes import MAX_SCOPE
 from fhir_server.smart.core.context import SECOND
 from fhir_server.smart.outbound import client_authentication
 
@@ -31,11 +32,13 @@ class PartnerTokens(msgspec.Struct, frozen=True):
 
     ``refresh``  "" for none
     ``expires``  of the access token, microseconds since 1970 UTC
+    ``scope``    the granted scopes; "" if they are not known, as for links of earlier versions
     """
 
     access: str
     refresh: str
     expires: int
+    scope: str = ""
 
 
 async def request_tokens(
@@ -59,17 +62,21 @@ async def request_tokens(
     raise UnreachableError(_NOT_ACCEPTED if error else INVALID_RESPONSE, cause)
 
 
-def parse_tokens(context: LinkingContext, response: dict[str, Any], previous_refresh: str = "") -> PartnerTokens:
+def parse_tokens(context: LinkingContext, response: dict[str, Any], previous_refresh: str = "", scope: str = "") -> PartnerTokens:
     """Return the tokens of a token response. Raises UnreachableError if it is invalid.
 
     ``previous_refresh``  the refresh token that stays valid if the response has no new one
+    ``scope``             the scopes that are granted if the response names none (RFC 6749 5.1): those that were asked for
     """
     access, refresh = response.get("access_token"), response.get("refresh_token")
     is_bearer = str(response.get("token_type")).lower() == "bearer"
     if not is_bearer or not isinstance(access, str) or not _BEARER.fullmatch(access):
         raise UnreachableError(INVALID_RESPONSE, "its token response has no bearer token")
     expires = _expiry(context.smart.now(), response.get("expires_in"))
-    return PartnerTokens(access, refresh if isinstance(refresh, str) and refresh else previous_refresh, expires)
+    granted = response.get("scope")
+    if isinstance(granted, str) and granted.strip():
+        scope = granted if len(granted) <= MAX_SCOPE else ""
+    return PartnerTokens(access, refresh if isinstance(refresh, str) and refresh else previous_refresh, expires, scope)
 
 
 def quote_code(error: object) -> str:

@@ -112,12 +112,12 @@ class Theirs(World):
 
 
 class Ours(World):
-    def wire(self, wire: httpx.AsyncBaseTransport, key: str = "", view_seconds: float = HANG) -> None:
+    def wire(self, wire: httpx.AsyncBaseTransport, key: str = "", deadline: float = HANG) -> None:
         self.smart = replace(self.smart, origin=OURS, key=key, fhir_base=f"{OURS}/fhir")
-        self.context = LinkingContext(self.smart, wire, view_seconds=view_seconds)
+        self.context = LinkingContext(self.smart, wire, deadline, first_seconds=HANG, view_seconds=HANG)
         self.app = FastAPI()
         self.app.include_router(router(self.smart))
-        self.app.include_router(routes.router(self.smart, wire, view_seconds))
+        self.app.include_router(routes.build(self.context))
         self.http = self.browser()
 
 

@@ -13,6 +13,7 @@ import httpx
 
 from fhir_server.linking import organizations
 from fhir_server.linking.organizations import Organization
+from fhir_server.linking.queries import SECTIONS
 from fhir_server.smart.core.persons import Person, RecordChoice
 from tests.linking.environment import Ours
 from tests.smart.environment import Clock, Page
@@ -111,7 +112,7 @@ class Outline(HTMLParser):
             self.lines.append(text)
 
     def section(self, title: str) -> list[str]:
-        titles = ["Allergies", "Medicines", "Test results", "Visits", "Health issues", "Care team", "Messages"]
+        titles = [section.title for section in SECTIONS]
         after = self.lines[self.lines.index(title) + 1 :]
         ends = [index for index, line in enumerate(after) if line in titles or line.startswith("Linked on")]
         return after[: ends[0]]
@@ -132,12 +133,12 @@ async def _records(person: Person, now: int) -> Sequence[RecordChoice]:
 class OddWorld:
     """This server, with ``adult`` signed in, and one odd partner."""
 
-    def __init__(self, instead: Mapping[str, Any], organization: Organization = ODD, view_seconds: float = HANG) -> None:
+    def __init__(self, instead: Mapping[str, Any], organization: Organization = ODD, deadline: float = HANG) -> None:
         self.clock = Clock()
         self.partner = OddPartner(dict(instead))
         self.ours = Ours(self.clock)
         self.ours.smart = replace(self.ours.smart, records=_records)
-        self.ours.wire(self.partner, view_seconds=view_seconds)
+        self.ours.wire(self.partner, deadline=deadline)
         asyncio.run(organizations.add(self.ours.smart, organization))
         self.ours.sign_in(self.ours.http.get("/sign-in?next=/links"), "adult")
 

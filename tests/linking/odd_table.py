@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from tests.linking.odd_partners import HONEST, ODD_BASE, ODD_ORIGIN, SUBJECT, bundle, failing, laboratory
-from tests.waiting import HANG
+from tests.linking.odd_partners import DISCOVERY, HONEST, ODD_BASE, ODD_ORIGIN, SUBJECT, bundle, failing, laboratory
 
 UNKNOWN = "Whether there are any is not known."
 ALLERGIES, RESULTS = "/fhir/AllergyIntolerance", "/fhir/Observation"
@@ -36,7 +34,7 @@ def _patient(**members: Any) -> dict[str, Any]:
     return HONEST["/fhir/Patient/p1"] | members
 
 
-def _row(type: str, **members: Any) -> dict[str, Any]:
+def row(type: str, /, **members: Any) -> dict[str, Any]:
     return {"resourceType": type, "subject": SUBJECT} | members
 
 
@@ -77,14 +75,23 @@ def _with_next(url: str) -> dict[str, Any]:
     return bundle(laboratory("Potassium", "2026-01-02"), link=[{"relation": "next", "url": url}])
 
 
-async def _hang(request: httpx.Request) -> Any:
-    await asyncio.sleep(HANG)
-
-
 def _incomplete(reason: str, where: str = "the other health system's") -> str:
     return f"This list of test results is incomplete, and newer ones may be missing: {reason} See {where} website for all of them."
 
 
+def _single_types(access: str) -> dict[str, Any]:
+    """A system that knows no ``*``, and answers 403 to what it does not list."""
+    listed = [f"patient/{type}.{access}" for type in ("Patient", "Observation")]
+    document = {"capabilities": ["launch-standalone"], "scopes_supported": ["launch/patient", "openid", *listed]}
+    known = {path: HONEST[path] for path in (RESULTS, "/fhir/Patient/p1")}
+    return {"/fhir/.well-known/smart-configuration": DISCOVERY | document, "/fhir/*": failing(403)} | known
+
+
+SOME = {
+    "Allergies": [f"This link does not include allergies: no such access was given at the other health system. {UNKNOWN}"],
+    "Vaccinations": [f"This link does not include vaccinations: no such access was given at the other health system. {UNKNOWN}"],
+    "Test results": POTASSIUM,
+}
 RATE = {"/fhir/*": failing(429, **{"retry-after": "120"}), "/fhir/Patient/p1": HONEST["/fhir/Patient/p1"]}
 ODD_PARTNERS = [
     Odd("honest", {}, {"Allergies": PEANUT, "Test results": POTASSIUM}),
@@ -221,8 +228,8 @@ ODD_PARTNERS = [
         ALLERGIES: bundle({"resourceType": "AllergyIntolerance", "patient": SUBJECT, "code": {"text": "Peanut"},
                            "clinicalStatus": {"coding": [{"code": "resolved"}]}, "verificationStatus": {"coding": [{"code": "refuted"}]}}),
         "/fhir/MedicationRequest": bundle(
-            _row("MedicationRequest", status="active", doNotPerform=True, medicationCodeableConcept={"text": "Aspirin"}, authoredOn="2026"),
-            _row("MedicationRequest", status="stopped", medicationCodeableConcept={"text": "Warfarin"}, authoredOn="2025"),
+            row("MedicationRequest", status="active", doNotPerform=True, medicationCodeableConcept={"text": "Aspirin"}, authoredOn="2026"),
+            row("MedicationRequest", status="stopped", medicationCodeableConcept={"text": "Warfarin"}, authoredOn="2025"),
         ),
         RESULTS: bundle(
             laboratory("LDL", "2026", valueInteger=None, valueQuantity={"value": 4, "unit": "mg/dL", "comparator": "<"}),
@@ -237,7 +244,7 @@ ODD_PARTNERS = [
             "2024", "Troponin", "Preliminary: may still change", "1 (Critical high)",
         ],
     }),
-    Odd("entered in error", {"/fhir/Condition": bundle(_row("Condition", code={"text": "Never"}, verificationStatus="entered-in-error"))}, {
+    Odd("entered in error", {"/fhir/Condition": bundle(row("Condition", code={"text": "Never"}, verificationStatus="entered-in-error"))}, {
         "Health issues": [
             "The other health system sent an empty list of health issues. There may be some that it does not share.",
             "Entries that the other health system has withdrawn as entered in error are not shown.",
@@ -256,7 +263,7 @@ ODD_PARTNERS = [
         "Medicines": ["3 May 2016", "Metformin", "Active", "No date", "Not taken: Aspirin", "Active"],
     }),
     Odd("medicine in the same answer", {"/fhir/MedicationRequest": bundle(
-        _row("MedicationRequest", status="active", medicationReference={"reference": f"{ODD_BASE}/Medication/m1"}),
+        row("MedicationRequest", status="active", medicationReference={"reference": f"{ODD_BASE}/Medication/m1"}),
         {"resourceType": "Medication", "id": "m1", "code": {"text": "Warfarin"}},
     )}, {"Medicines": ["No date", "Warfarin", "Active"]}),
     Odd("text that turns round", {
@@ -271,13 +278,63 @@ ODD_PARTNERS = [
     Odd("entries of wrong shapes", {RESULTS: bundle(laboratory("Potassium", "2026-01-02")) | {"entry": [
         7, {"resource": "x"}, {"resource": laboratory("Potassium", "2026-01-02")},
     ]}}, {"Test results": ["The other health system also sent entries that we cannot read. They are not shown.", *POTASSIUM]}),
+    # what a person expects beside allergies, medicines and results
+    Odd("the other lists", {
+        "/fhir/Immunization": bundle({"resourceType": "Immunization", "patient": SUBJECT, "status": "not-done",
+                                      "vaccineCode": {"text": "Measles"}, "occurrenceDateTime": "2019-05"}),
+        "/fhir/MedicationAdministration": bundle(
+            row("MedicationAdministration", status="not-done", medicationCodeableConcept={"text": "Heparin"}, effectiveDateTime="2020"),
+        ),
+        "/fhir/MedicationDispense": bundle(
+            row("MedicationDispense", status="declined", medicationCodeableConcept={"text": "Aspirin"}, whenHandedOver="2021"),
+        ),
+        "/fhir/Procedure": bundle(row("Procedure", status="not-done", code={"text": "Appendectomy"}, performedDateTime="2018")),
+        "/fhir/DiagnosticReport": bundle(row("DiagnosticReport", status="preliminary", code={"text": "X-ray"}, effectiveDateTime="2017")),
+        "/fhir/DocumentReference": bundle(
+            row("DocumentReference", status="superseded", docStatus="amended", type={"text": "Letter"}, date="2016"),
+            row("DocumentReference", status="current", docStatus="entered-in-error", type={"text": "Never"}, date="2015"),
+        ),
+    }, {
+        "Vaccinations": ["May 2019", "Not given: Measles", "Not given"],
+        "Medicines": ["2021", "Aspirin", "Declined: not handed out", "2020", "Not given: Heparin", "Not given"],
+        "Procedures": ["2018", "Not done: Appendectomy", "Not done"],
+        "Reports": ["2017", "X-ray", "Preliminary: may still change"],
+        "Documents": [
+            "Entries that the other health system has withdrawn as entered in error are not shown.",
+            "2016", "Letter", "Replaced by a newer document, amended after it was final",
+        ],
+    }),
+    Odd("vital signs beside results", {RESULTS: lambda request: bundle(
+        laboratory({"laboratory": "Potassium", "vital-signs": "Pulse"}[request.url.params["category"]], "2026-01-02"),
+    )}, {"Test results": POTASSIUM, "Vital signs": ["2 January 2026", "Pulse", "Final", "1"]}),
+    # what was granted is shown, and what was not is said
+    Odd("SMART 1 with single types", _single_types("read"), SOME),
+    Odd("SMART 2 with single types", _single_types("rs"), SOME),
+    Odd("some types granted of all", {
+        "/token": HONEST["/token"] | {"scope": "launch/patient patient/Patient.read patient/Observation.read patient/Condition.write"},
+    }, {**SOME, "Health issues": [
+        f"This link does not include health issues: no such access was given at the other health system. {UNKNOWN}",
+    ]}),
+    Odd("a part of a type granted", {
+        "/token": HONEST["/token"] | {"scope": "patient/AllergyIntolerance.rs?clinical-status=active " + " ".join(
+            f"patient/Observation.rs?category=http://terminology.hl7.org/CodeSystem/observation-category|{each}"
+            for each in ("laboratory", "social-history")
+        )},
+    }, {
+        "Allergies": ["At the other health system, access was given to only some of the allergies. There may be more.", *PEANUT],
+        "Test results": POTASSIUM,
+        "Vital signs": [
+            "At the other health system, access was given to only some of the vital signs. There may be more.", *POTASSIUM,
+        ],
+    }),
+    Odd("nothing granted", {"/token": HONEST["/token"] | {"scope": "launch/patient patient/Patient.rs"}}, {"": [
+        "There is a problem",
+        "This link does not include the information in this record: no such access was given at the other health system.",
+    ]}),
+    Odd("grant without scopes of types", {"/token": HONEST["/token"] | {"scope": "openid offline_access"}}, {"Test results": POTASSIUM}),
     # tokens
     Odd("no expires_in and no refresh token", {"/token": {"access_token": "a1", "token_type": "Bearer", "patient": "p1"}}, {
         "Test results": POTASSIUM,
     }),
     Odd("expires_in as text", {"/token": HONEST["/token"] | {"expires_in": "3600"}}, {"Test results": POTASSIUM}),
 ]  # fmt: skip
-HANGING = Odd("slow for everything", {"/fhir/*": _hang}, {"": [
-    "There is a problem",
-    "The other health system did not answer our question about the information in this record in time. Try again later.",
-]})  # fmt: skip

@@ -45,6 +45,29 @@ def _allergy(standing: str, what: str = "Peanut", **members: Any) -> Sample:
     return Sample(f"allergy {members}", {"resourceType": "AllergyIntolerance", "code": PEANUT} | members, what, standing)
 
 
+def _named(type: str, /, name: str, element: str, standing: str, what: str, details: tuple[str, ...] = (), **members: Any) -> Sample:
+    return Sample(f"{type} {members}", {"resourceType": type, element: {"text": name}} | members, what, standing, details)
+
+
+def _vaccination(standing: str, what: str = "Measles", **members: Any) -> Sample:
+    return _named("Immunization", "Measles", "vaccineCode", standing, what, **members)
+
+
+def _procedure(standing: str, what: str = "Appendectomy", **members: Any) -> Sample:
+    return _named("Procedure", "Appendectomy", "code", standing, what, **members)
+
+
+def _report(standing: str, **members: Any) -> Sample:
+    return _named("DiagnosticReport", "Blood count", "code", standing, "Blood count", **members)
+
+
+def _document(standing: str, **members: Any) -> Sample:
+    content = {"content": [{"attachment": {"url": "Binary/1"}}]}
+    return _named(
+        "DocumentReference", "Letter", "type", standing, "Letter", ("The document itself cannot be shown here",), **content, **members
+    )
+
+
 def _quantity(value: object, **members: Any) -> dict[str, Any]:
     return {"value": value, "unit": "mg/dL"} | members
 
@@ -198,5 +221,84 @@ SAMPLES = [
         {"resourceType": "Communication", "status": "completed", "notDone": True, "payload": [{"contentString": "Come at 9"}],
          "topic": {"text": "Visit"}},
         "Not done: Come at 9", "Completed", ("About: Visit",),
+    ),
+    # vaccinations
+    _vaccination("Given", status="completed"),
+    _vaccination("Not given", "Not given: Measles", status="not-done"),
+    _vaccination("Given", "Not given: Measles", status="completed", notGiven=True),
+    _vaccination("Given", "Not given: Measles", status="completed", wasNotGiven=True),
+    _vaccination("Status not known", status="unknown"),
+    _vaccination("Status not stated; not asked", _status={"extension": [
+        {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "not-asked"},
+    ]}),
+    Sample(
+        "weak vaccination reported by someone",
+        {"resourceType": "Immunization", "status": "completed", "vaccineCode": {"text": "Measles"}, "isSubpotent": True,
+         "subpotentReason": [{"text": "Kept too warm"}], "primarySource": False, "occurrenceString": "As a child",
+         "doseQuantity": {"value": 0.5, "unit": "mL"}, "protocolApplied": [{"doseNumberPositiveInt": 2}]},
+        "Measles", "Given", ("Dose number: 2", "Why it was weaker: Kept too warm", "Dose: 0.5 mL",
+                             "This dose was weaker than intended and may not protect", "Reported by someone who did not give it",
+                             "When: As a child"),
+    ),
+    Sample(
+        "vaccination that was declined",
+        {"resourceType": "Immunization", "status": "not-done", "vaccineCode": {"text": "Measles"}, "statusReason": {"text": "Declined"}},
+        "Not given: Measles", "Not given", ("Reason for the status: Declined",),
+    ),
+    # medicines that were given or handed out
+    _medicine("MedicationAdministration", "Given", status="completed"),
+    _medicine("MedicationAdministration", "Not given", "Not given: Aspirin", status="not-done"),
+    _medicine("MedicationAdministration", "Given", "Not given: Aspirin", status="completed", wasNotGiven=True),
+    _medicine("MedicationAdministration", "Stopped before all of it was given", status="stopped"),
+    _medicine("MedicationAdministration", "Interrupted: not given at present", status="on-hold"),
+    _medicine("MedicationDispense", "Handed out", status="completed"),
+    _medicine("MedicationDispense", "Handed out", "Not handed out: Aspirin", status="completed", notDone=True),
+    _medicine("MedicationDispense", "Declined: not handed out", status="declined"),
+    _medicine("MedicationDispense", "Canceled: not handed out", status="cancelled"),
+    Sample(
+        "dose that was given",
+        {"resourceType": "MedicationAdministration", "status": "completed", "medicationCodeableConcept": {"text": "Heparin"},
+         "dosage": {"dose": {"value": 5000, "code": "[iU]", "unit": "IU", "comparator": "<"}}},
+        "Heparin", "Given", ("Dose: < 5000 IU",),
+    ),
+    # procedures
+    _procedure("Done", status="completed"),
+    _procedure("Not done", "Not done: Appendectomy", status="not-done"),
+    _procedure("Done", "Not done: Appendectomy", status="completed", notPerformed=True),
+    _procedure("Done", "Not done: Appendectomy", status="completed", notDone=True),
+    _procedure("Stopped before it was finished", status="stopped"),
+    _procedure("Stopped before it was finished", status="aborted"),
+    _procedure("Being prepared: not done yet", status="preparation"),
+    Sample(
+        "procedure at an age",
+        {"resourceType": "Procedure", "status": "completed", "code": {"text": "Appendectomy"},
+         "performedAge": {"value": 9, "unit": "years"}, "outcome": {"text": "Successful"}, "bodySite": [{"text": "Abdomen"}]},
+        "Appendectomy", "Done", ("Where: Abdomen", "Outcome: Successful", "When: at the age of 9 years"),
+    ),
+    # reports
+    _report("Final", status="final"),
+    _report("Partial: may still change", status="partial"),
+    _report("Preliminary: may still change", status="preliminary"),
+    _report("Canceled: not a valid report", status="cancelled"),
+    _report("Corrected after it was final", status="corrected"),
+    Sample(
+        "report with a file",
+        {"resourceType": "DiagnosticReport", "status": "final", "code": {"text": "Chest X-ray"}, "conclusion": "No fracture",
+         "conclusionCode": [{"text": "Normal"}], "presentedForm": [{"contentType": "application/pdf"}]},
+        "Chest X-ray", "Final", ("Conclusion: No fracture", "Findings: Normal", "The report itself cannot be shown here"),
+    ),
+    # documents
+    _document("Current, final", status="current", docStatus="final"),
+    _document("Current, preliminary: may still change", status="current", docStatus="preliminary"),
+    _document("Replaced by a newer document", status="superseded"),
+    _document("Current, document status “brand-new”", status="current", docStatus="brand-new"),
+    _document("Final", docStatus={"coding": [{"code": "final"}]}),
+    # names that are absent
+    Sample(
+        "absent name",
+        {"resourceType": "Condition", "clinicalStatus": coded("active"), "code": {"extension": [
+            {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "masked"},
+        ]}},
+        "No description (withheld)", "Active",
     ),
 ]  # fmt: skip

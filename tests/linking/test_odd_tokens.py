@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from fhir_server.linking import links
+from fhir_server.linking.queries import QUERIES
 from fhir_server.maintenance import reseal
 from fhir_server.smart.accounts import users
 from fhir_server.smart.core.context import HOUR, MINUTE
 from tests.linking.odd_partners import DISCOVERY, HONEST, HTML, ODD, OddWorld, Outline, failing
-from tests.linking.odd_table import RATE
+from tests.linking.odd_table import RATE, UNKNOWN
 
 ENDED = "The other health system no longer accepts this link. Link the account again."
 RESULTS = "/fhir/Observation"
@@ -46,6 +47,36 @@ def test_v1_scopes_are_asked_for_if_discovery_says_so(scopes: str) -> None:
 def test_v2_scopes_are_asked_for_where_both_are_known(known: dict[str, Any]) -> None:
     document = {name: value for name, value in DISCOVERY.items() if name != "capabilities"} | known
     assert "patient/*.rs" in OddWorld({"/fhir/.well-known/smart-configuration": document}).asked_for()["scope"]
+
+
+LISTED = ["launch/patient", "patient/Observation.{}", "patient/Condition.{}", "user/*.{}", "patient/Slot.{}"]
+
+
+@pytest.mark.parametrize(
+    ("access", "asked"),
+    [("read", "patient/Condition.read patient/Observation.read"), ("rs", "patient/Condition.rs patient/Observation.rs")],
+)
+def test_single_types_are_asked_for_where_there_is_no_wildcard(access: str, asked: str) -> None:
+    def scope(*listed: str) -> str:
+        document = {name: value for name, value in DISCOVERY.items() if name != "capabilities"}
+        document |= {"scopes_supported": [each.format(access) for each in listed]}
+        words = OddWorld({"/fhir/.well-known/smart-configuration": document}).asked_for()["scope"].split()
+        return " ".join(sorted(word for word in words if word.startswith("patient/")))
+
+    assert scope(*LISTED) == asked
+    assert scope(*LISTED, "patient/*.{}") == f"patient/*.{access}"  # control
+    assert scope("patient/Slot.{}") == f"patient/*.{access}"  # nothing that is shown: ask as always
+
+
+def test_granted_scopes_hold_until_a_refresh_names_others() -> None:
+    world, page = _linked(scope="patient/Observation.read")
+    granted = f"This link does not include allergies: no such access was given at the other health system. {UNKNOWN}"
+    _later(world)
+    assert world.read(page).section("Allergies") == [granted]
+    assert world.partner.asked("/fhir/AllergyIntolerance") == 0
+    world.partner.instead["/token"] = HONEST["/token"] | {"scope": "patient/*.read"}
+    _later(world)
+    assert "Peanut" in world.read(page).section("Allergies")
 
 
 @pytest.mark.parametrize("lifetime", [None, "soon", True, -5, 0], ids=str)
@@ -155,12 +186,12 @@ def test_wait_that_begins_on_the_page_ends_its_other_calls() -> None:
 
 
 def test_limit_of_calls_a_minute_is_kept_and_said() -> None:
-    # discovery, code, Patient and nine searches and the older prescriptions
-    world = OddWorld({}, msgspec.structs.replace(ODD, per_minute=14))
+    # discovery, code, Patient, the searches, and the one for older prescriptions
+    calls = 4 + len(QUERIES)
+    world = OddWorld({}, msgspec.structs.replace(ODD, per_minute=calls + 1))
     page = world.linked()
     assert "Potassium" in world.read(page).section("Test results")
-    calls = len(world.partner.calls)
-    assert calls == 13
+    assert len(world.partner.calls) == calls
     lines = world.read(page).lines
     said = "We already ask the other health system as often as we may, so we did not ask for the information in this record."
     assert any(line.startswith(said) for line in lines), lines

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from fhir_server.linking import queries
 from fhir_server.linking.rows import TYPES, build_row, is_withdrawn
 from fhir_server.linking.rows.ownership import Owner, owner_of
 from fhir_server.linking.rows.texts import MAX_TEXT, plain
-from fhir_server.linking.searching import WORDS
 from tests.linking.row_samples import SAMPLES, Sample, observation
 
 JUNK: list[Any] = [
@@ -33,6 +33,8 @@ PLACES = (
     *("code", "type", "medicationCodeableConcept", "medicationReference", "medication", "period", "participant", "valueQuantity", "status"),
     *("start", "dosage", "valueRange", "valueRatio", "valueBoolean", "valuePeriod", "valueDateTime", "component", "referenceRange"),
     *("interpretation", "dataAbsentReason", "clinicalStatus", "verificationStatus", "intent", "taken", "wasNotTaken", "note", "contained"),
+    *("vaccineCode", "occurrenceDateTime", "performedAge", "protocolApplied", "dosage", "quantity", "doseQuantity", "docStatus", "content"),
+    *("presentedForm", "conclusionCode", "isSubpotent", "primarySource", "performer", "date", "_status", "_code", "wasNotGiven"),
     *("abatementAge", "onsetRange", "abatementBoolean", "doNotPerform", "subject", "patient", "focus", "modifierExtension", "name"),
 )
 
@@ -55,8 +57,8 @@ def test_unexpected_remote_values_become_plain_text(type: str, junk: Any) -> Non
     assert owner_of(resource, "adult", "https://north.example/fhir") is not Owner.LINKED
 
 
-def test_every_type_of_rows_has_words() -> None:
-    assert set(TYPES) == set(WORDS)
+def test_every_type_that_is_asked_for_has_a_row() -> None:
+    assert set(TYPES) == set(queries.TYPES)
 
 
 def test_quantity_keeps_its_decimal_digits() -> None:
@@ -135,6 +137,7 @@ def test_owner_of_an_appointment_is_its_only_patient(patients: list[str], owner:
         {"verificationStatus": {"coding": [{"code": "x"}, {"code": "entered-in-error"}]}},
         {"clinicalStatus": {"coding": [{"code": "entered-in-error"}]}},
         {"status": "Entered-In-Error"},
+        {"docStatus": "entered-in-error"},
     ],
     ids=str,
 )

@@ -4,6 +4,7 @@ The JSON comes from another server and can contain anything, in the shapes of R4
 resource does: a negation, a status or a comparator is part of the row, and a value that cannot be read is said to be unreadable.
 """
 
-from fhir_server.linking.rows.build import TYPES, Row, build_row, is_withdrawn
+from fhir_server.linking.rows.build import Row, build_row, is_withdrawn
+from fhir_server.linking.rows.shapes import TYPES
 
 __all__ = ["TYPES", "Row", "build_row", "is_withdrawn"]

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from fhir_server.linking.rows import statuses, values
 from fhir_server.linking.rows.medicines import name_medicine
-from fhir_server.linking.rows.texts import first_code, first_text, objects, plain
+from fhir_server.linking.rows.shapes import SHAPES, Shape
+from fhir_server.linking.rows.texts import first_code, first_text, objects, plain, values_at
 from fhir_server.web.dates import format_date
 
 _DATE: Final = re.compile(r"\d{4}(-\d\d){0,2}", re.ASCII)
@@ -38,68 +39,37 @@ class Row:
         return format_date(self.when)
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """Where a type has its name, its dates and its details: (label, paths); in each, the first path with a value is used."""
-
-    name: tuple[str, ...]
-    dates: tuple[str, ...]
-    details: tuple[tuple[str, tuple[str, ...]], ...] = ()
+# How a name begins if the resource says that it was not done
+_NOT_DONE: Final = {"Immunization": "Not given", "MedicationAdministration": "Not given", "MedicationDispense": "Not handed out"}
 
 
-_DOSE: Final = ("dosageInstruction.text", "dosageInstruction.patientInstruction")
-_ORDER: Final = _Shape((), ("authoredOn", "dateWritten"), (("", _DOSE), ("Reason for the status", ("statusReason", "reasonEnded"))))
-_SHAPES: Final[Mapping[str, _Shape]] = {
-    "AllergyIntolerance": _Shape(
-        ("code", "substance"),
-        ("recordedDate", "assertedDate", "onsetDateTime", "onset"),
-        (
-            ("Reaction", ("reaction.manifestation.concept", "reaction.manifestation", "reaction.description")),
-            ("Severity of a reaction", ("reaction.severity",)),
-        ),
-    ),
-    "MedicationRequest": _ORDER,
-    "MedicationOrder": _ORDER,
-    "MedicationStatement": _Shape(
-        (),
-        ("effectiveDateTime", "effectivePeriod.start", "dateAsserted"),
-        (
-            ("", ("dosage.text",)),
-            ("Reason for the status", ("statusReason", "reasonNotTaken")),
-        ),
-    ),
-    "Observation": _Shape(("code",), ("effectiveDateTime", "effectivePeriod.start", "effectiveInstant", "issued")),
-    "Appointment": _Shape(
-        ("serviceType", "appointmentType", "type", "description"),
-        ("start",),
-        (("With", ("participant.actor",)), ("Reason for the status", ("cancelationReason", "cancellationReason"))),
-    ),
-    "Encounter": _Shape(
-        ("type", "serviceType", "class"), ("period.start",), (("At", ("location.location",)), ("With", ("participant.individual",)))
-    ),
-    "Condition": _Shape(
-        ("code",),
-        ("onsetDateTime", "onsetPeriod.start", "recordedDate", "assertedDate", "dateRecorded"),
-        (("Severity", ("severity",)),),
-    ),
-    "CareTeam": _Shape(("name", "category"), ("period.start",), (("Members", ("participant.member",)),)),
-    "Communication": _Shape(
-        ("payload.contentString",),
-        ("sent", "received"),
-        (("About", ("topic", "reasonCode", "reason")), ("Reason for the status", ("statusReason", "notDoneReason", "reasonNotPerformed"))),
-    ),
-}
-TYPES: Final = tuple(_SHAPES)
-# What a resource negates: how its name then begins
+def _is_not_done(resource: Mapping[str, Any]) -> bool:
+    marks = ("notDone", "notPerformed", "notGiven", "wasNotGiven")  # the last three: STU3 and DSTU2
+    return any(resource.get(name) not in (None, False) for name in marks) or "not-done" in statuses.codes(resource)
+
+
+# What a resource negates: how its name then begins; "": by its type
 _NEGATIONS: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] = (
     (lambda resource: resource.get("doNotPerform") not in (None, False), "Do not take"),
     (lambda resource: resource.get("wasNotTaken") not in (None, False), "Not taken"),
     (lambda resource: first_code(resource, "taken") == "n" or "not-taken" in statuses.codes(resource), "Not taken"),
-    (lambda resource: resource.get("wasNotGiven") not in (None, False) or resource.get("notGiven") not in (None, False), "Not given"),
-    (lambda resource: resource.get("notDone") not in (None, False) or "not-done" in statuses.codes(resource), "Not done"),
+    (_is_not_done, ""),
     (lambda resource: "refuted" in statuses.codes(resource), "Ruled out"),
 )
 _TAKEN: Final = {"n": "Not taken", "unk": "Not known whether it is taken", "na": "Whether it is taken does not apply"}
+# Quantities of vaccinations, administrations and dispenses
+_QUANTITIES: Final = (("dosage.dose", "Dose"), ("dosage.quantity", "Dose"), ("doseQuantity", "Dose"), ("quantity", "Amount"))
+# What is read on the other system's pages
+_FILES: Final = {
+    "DiagnosticReport": ("presentedForm", "The report itself cannot be shown here"),
+    "DocumentReference": ("content", "The document itself cannot be shown here"),
+}
+# What a boolean says
+_MARKS: Final = (
+    ("isSubpotent", True, "This dose was weaker than intended and may not protect"),
+    ("primarySource", False, "Reported by someone who did not give it"),
+    ("reported", True, "Reported by someone who did not give it"),
+)
 _RISKS: Final = {"crith": "high", "critl": "low", "critu": "not known", "unable-to-assess": "not known"}  # the first three: DSTU2
 _WISHES: Final = {
     "proposal": "A proposal, not a prescription",
@@ -109,19 +79,30 @@ _WISHES: Final = {
 
 
 def build_row(resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]] | None = None) -> Row:
-    """Format a resource of a type in :data:`TYPES`.  ``included``: resources of the same answer by ``Type/id``."""
+    """Format a resource of a type in :data:`shapes.TYPES`.  ``included``: resources of the same answer by ``Type/id``."""
     type = str(resource["resourceType"])
-    shape = _SHAPES[type]
-    name = name_medicine(resource, included or {}) if type.startswith("Medication") else first_text(resource, *shape.name) or _NOT_NAMED
-    negated = list(dict.fromkeys(words for applies, words in _NEGATIONS if applies(resource)))
+    shape = SHAPES[type]
+    name = name_medicine(resource, included or {}) if type.startswith("Medication") else _name(resource, shape)
+    not_done = _NOT_DONE.get(type, "Not done")
+    negated = list(dict.fromkeys(words or not_done for applies, words in _NEGATIONS if applies(resource)))
     date = _DATE.match(next(filter(None, (first_text(resource, path) for path in shape.dates)), ""))
     what = f"{' and '.join(negated)}: {name}" if negated else name
     return Row(what, _standing(resource), tuple(dict.fromkeys(_details(resource, shape))), date.group() if date else "")
 
 
+def _name(resource: Mapping[str, Any], shape: Shape) -> str:
+    if name := first_text(resource, *shape.name):
+        return name
+    reason = next(filter(None, map(values.why_absent, (resource.get(part) for path in shape.name for part in (path, f"_{path}")))), "")
+    return f"{_NOT_NAMED} ({reason})" if reason else _NOT_NAMED
+
+
 def is_withdrawn(resource: Mapping[str, Any]) -> bool:
     """Whether the other system says that the resource was entered in error, in any of its statuses."""
-    return statuses.WITHDRAWN in (first_code(resource, "status"), *_all_codes(resource, "clinicalStatus", "verificationStatus"))
+    return statuses.WITHDRAWN in (
+        first_code(resource, "status"),
+        *_all_codes(resource, "clinicalStatus", "verificationStatus", "docStatus"),
+    )
 
 
 def _all_codes(resource: Mapping[str, Any], *names: str) -> Iterator[str]:
@@ -135,10 +116,11 @@ def _standing(resource: Mapping[str, Any]) -> str:
     taken = first_code(resource, "taken")
     intent = first_code(resource, "intent")
     extra = [_TAKEN.get(taken, ""), _WISHES.get(intent, "")]
-    return "; ".join(filter(None, [statuses.describe(resource), *extra]))
+    reason = values.why_absent(resource.get("_status"))
+    return "; ".join(filter(None, [statuses.describe(resource), reason, *extra]))
 
 
-def _details(resource: Mapping[str, Any], shape: _Shape) -> Iterator[str]:
+def _details(resource: Mapping[str, Any], shape: Shape) -> Iterator[str]:
     if "modifierExtension" in resource or "implicitRules" in resource:
         yield _UNKNOWN_CHANGE
     if resource["resourceType"] == "Observation":
@@ -150,10 +132,23 @@ def _details(resource: Mapping[str, Any], shape: _Shape) -> Iterator[str]:
     for label, paths in shape.details:
         if text := first_text(resource, *paths):
             yield f"{label}: {text}" if label else text
+    for path, label in _QUANTITIES:
+        for amount in values_at(resource, path):
+            if amount is not None:
+                yield f"{label}: {values.quantity(amount)}"
+    for name, meaning, words in _MARKS:
+        if resource.get(name) is meaning:
+            yield words
     if risk := first_code(resource, "criticality"):
         yield f"Risk of a life-threatening reaction: {_RISKS.get(risk, risk)}"
     if resource["resourceType"] == "Condition":
         yield from _course(resource)
+    for name in ("occurrence", "performed"):
+        if text := _time(resource, name):
+            yield f"When: {text}"
+    file, words = _FILES.get(str(resource["resourceType"]), ("", ""))
+    if file and file in resource:
+        yield words
     for note in objects(resource.get("note")):
         if text := plain(note.get("text")):
             yield f"Note: {text}"

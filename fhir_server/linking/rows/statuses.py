@@ -108,6 +108,52 @@ _MESSAGE: Final = {
     "completed": "Completed",
     "unknown": "Status not known",
 }
+_GIVEN: Final = {
+    "in-progress": "Being given",
+    "not-done": "Not given",
+    "on-hold": "Interrupted: not given at present",
+    "completed": "Given",
+    "stopped": "Stopped before all of it was given",
+    "unknown": "Status not known",
+}
+_HANDED_OUT: Final = {
+    "preparation": "Being prepared: not handed out yet",
+    "in-progress": "Ready: not handed out yet",
+    "cancelled": "Canceled: not handed out",
+    "on-hold": "On hold: not handed out at present",
+    "completed": "Handed out",
+    "stopped": "Stopped: no longer handed out",
+    "declined": "Declined: not handed out",
+    "unknown": "Status not known",
+}
+_PROCEDURE: Final = {
+    "preparation": "Being prepared: not done yet",
+    "in-progress": "Not finished yet",
+    "not-done": "Not done",
+    "on-hold": "Interrupted",
+    "suspended": "Interrupted",
+    "stopped": "Stopped before it was finished",
+    "aborted": "Stopped before it was finished",
+    "completed": "Done",
+    "unknown": "Status not known",
+}
+_REPORT: Final = _RESULT | {"partial": "Partial: may still change", "modified": "Amended", "cancelled": "Canceled: not a valid report"}
+_DOCUMENT: Final = {
+    "current": "Current",
+    "superseded": "Replaced by a newer document",
+}
+_DOCUMENT_TEXT: Final = {
+    "registered": "not available yet",
+    "partial": "partial: may still change",
+    "preliminary": "preliminary: may still change",
+    "final": "final",
+    "amended": "amended after it was final",
+    "corrected": "corrected after it was final",
+    "appended": "final, with later additions",
+    "cancelled": "canceled: not a valid document",
+    "deprecated": "no longer valid",
+    "unknown": "not known whether it is final",
+}
 _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "AllergyIntolerance": _CLINICAL,
     "Condition": _CLINICAL,
@@ -119,9 +165,21 @@ _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Appointment": _APPOINTMENT,
     "CareTeam": _TEAM,
     "Communication": _MESSAGE,
+    "Immunization": _GIVEN,
+    "MedicationAdministration": _GIVEN,
+    "MedicationDispense": _HANDED_OUT,
+    "Procedure": _PROCEDURE,
+    "DiagnosticReport": _REPORT,
+    "DocumentReference": _DOCUMENT,
 }
 _PLACES: Final = {"AllergyIntolerance": ("clinicalStatus", "status"), "Condition": ("clinicalStatus",)}
-_VERIFIABLE: Final = ("AllergyIntolerance", "Condition")
+# What a type has beside its status: the element, its words, and what a code without words is called
+_SECOND: Final = {
+    "AllergyIntolerance": ("verificationStatus", _VERIFIED, "verification status"),
+    "Condition": ("verificationStatus", _VERIFIED, "verification status"),
+    "DocumentReference": ("docStatus", _DOCUMENT_TEXT, "document status"),
+}
+_NONE: Final[tuple[str, Mapping[str, str], str]] = ("", {}, "")
 
 
 def codes(resource: Mapping[str, object]) -> tuple[str, ...]:
@@ -132,15 +190,16 @@ def codes(resource: Mapping[str, object]) -> tuple[str, ...]:
 def describe(resource: Mapping[str, object]) -> str:
     """Return what became of a resource, in words: ``Resolved, refuted: this was found not to be so``."""
     type = str(resource["resourceType"])
+    name, words, called = _SECOND.get(type, _NONE)
     status = first_code(resource, *_PLACES.get(type, ("status",)))
-    verified = first_code(resource, "verificationStatus") if type in _VERIFIABLE else ""
+    second = first_code(resource, name) if name else ""
     # DSTU2's one status of an allergy is a status or a verification status.
-    if not verified and status not in _WORDS[type] and status in _VERIFIED and type in _VERIFIABLE:
-        status, verified = "", status
-    if not status and not verified:
+    if not second and status not in _WORDS[type] and status in words:
+        status, second = "", status
+    if not status and not second:
         return "Status not stated"
-    words = [_WORDS[type].get(status, f"Status “{status}”")] if status else []
-    if verified:
-        words.append(_VERIFIED.get(verified, f"verification status “{verified}”"))
-    text = ", ".join(words)
+    said = [_WORDS[type].get(status, f"Status “{status}”")] if status else []
+    if second:
+        said.append(words.get(second, f"{called} “{second}”"))
+    text = ", ".join(said)
     return text[0].upper() + text[1:]

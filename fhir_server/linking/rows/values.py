@@ -122,7 +122,7 @@ def result(item: Mapping[str, Any]) -> str:
     found = [(_FORMATS.get(name) or _elsewhere)(value) for name, value in item.items() if name.startswith("value") and value is not None]
     absent = [_absent(value) for name, value in item.items() if name.startswith("_value")]
     if (reason := item.get("dataAbsentReason")) is not None:
-        absent.append(_reason(reason))
+        absent.append(f"No value: {_reason(reason)}")
     words = ", ".join(dict.fromkeys([*found, *filter(None, absent)]))
     meaning = ", ".join(dict.fromkeys(_interpretations(item)))
     return f"{words} ({meaning})" if words and meaning else words or meaning
@@ -159,7 +159,8 @@ def _interpretations(item: Mapping[str, Any]) -> Iterator[str]:
         yield _INTERPRETATIONS.get(text, text) if text else "an interpretation that cannot be shown here"
 
 
-def _absent(value: object) -> str:
+def why_absent(value: object) -> str:
+    """Return why a value is absent, from the extension that R4 has for this; "" if it does not say."""
     # A primitive without a value has its reason in an extension.
     for extension in objects(value.get("extension")) if isinstance(value, dict) else []:
         if plain(extension.get("url")).endswith("/data-absent-reason"):
@@ -167,8 +168,13 @@ def _absent(value: object) -> str:
     return ""
 
 
+def _absent(value: object) -> str:
+    reason = why_absent(value)
+    return f"No value: {reason}" if reason else ""
+
+
 def _reason(value: object) -> str:
     codings = objects(value.get("coding")) if isinstance(value, dict) else []
     codes = [plain(value), *(plain(coding.get("code")) for coding in codings)]
     known = next((_ABSENT[code.lower()] for code in codes if code.lower() in _ABSENT), "")
-    return f"No value: {known or text_of(value) or 'the reason cannot be shown here'}"
+    return known or text_of(value) or "the reason cannot be shown here"
