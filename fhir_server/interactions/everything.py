@@ -11,20 +11,20 @@ from typing import NamedTuple
 
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, preconditions
+from fhir_server.interactions import bundle_json, paged_parameters, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response
-from fhir_server.interactions.search import binding, next_link
+from fhir_server.interactions.paged_parameters import PagedParameters
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
 from fhir_server.resources.references import versioned_target
 from fhir_server.search import query
 from fhir_server.search.filters import AllOf, Filter, IdIs, OfPatient
-from fhir_server.search.limits import require_searchable, whole_number
+from fhir_server.search.limits import require_searchable
+from fhir_server.search.result_parameters import MAX_COUNT
 from fhir_server.search.rows import Position
 from fhir_server.writing.references import references
 
 _PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_page", "_format", "_pretty"})
-_MAX_COUNT = 1000
 # Search parameters for the date of care, most preferred first.
 _CARE_DATES = (
     "date",
@@ -51,18 +51,11 @@ async def everything(view: View, request: Request, service: Service) -> Response
     preconditions.require_only(request)
     require_searchable(request.query)
     await view.read(type, id)
-    parameters = dict(request.query)
-    unknown = sorted(set(parameters) - _PARAMETERS)
-    if unknown and request.preference("handling", "lenient") == "strict":
-        raise Problem("invalid", f"$everything has no parameter {unknown[0]}.")
-    applied = [(name, value) for name, value in request.query if name in _PARAMETERS and name != "_page"]
-    path = f"{type}/{id}/$everything"
-    bound = binding(view, service, path, applied)
-    start = _start(service.cursors.decrypt(parameters["_page"], bound) if "_page" in parameters else None)
-    matches, end = await _read_page(view, id, await _types(view, id, parameters), parameters, start, service)
-    links = [("self", bundle_json.query_url(service.base, path, applied))]
+    parameters = paged_parameters.read(view, request, service, _PARAMETERS, MAX_COUNT, least=1)
+    matches, end = await _read_page(view, id, await _types(view, id, parameters.values), parameters, service)
+    links = [("self", parameters.self_link)]
     if end is not None:
-        links.append(("next", next_link(service, path, applied, end, bound)))
+        links.append(("next", parameters.next_link(end)))
     entries = [bundle_json.entry(version, service.base) for version in matches]
     entries += [bundle_json.entry(version, service.base, "include") for version in await _find_referenced(view, matches)]
     return Response(200, bundle_json.searchset(entries, links=links), ((b"content-type", JSON),))
@@ -93,13 +86,13 @@ def _start(position: Position | None) -> _Start:
 
 
 async def _read_page(
-    view: View, patient: str, types: Sequence[str], parameters: dict[str, str], start: _Start, service: Service
+    view: View, patient: str, types: Sequence[str], parameters: PagedParameters, service: Service
 ) -> tuple[list[VisibleVersion], Position | None]:
     """The resources of one page, and the position of the next page or None."""
-    remaining = _count(parameters)
+    remaining, start = parameters.count, _start(parameters.position)
     matches: list[VisibleVersion] = []
     for type in [type for type in types if _rank(type) >= _rank(start.type)]:
-        where = _condition(type, patient, parameters, view.now, service)
+        where = _condition(type, patient, parameters.values, view.now, service)
         if remaining == 0:
             if (await view.find_readable(type, where, limit=1, after=None)).versions:
                 return matches, Position((type,), "")
@@ -113,13 +106,6 @@ async def _read_page(
 
 def _rank(type: str) -> tuple[bool, str]:
     return type != "Patient", type
-
-
-def _count(parameters: dict[str, str]) -> int:
-    number = whole_number(parameters.get("_count", str(_MAX_COUNT)))
-    if not number:
-        raise Problem("invalid", "_count must be a whole number above 0.")
-    return min(number, _MAX_COUNT)
 
 
 def _condition(type: str, patient: str, parameters: dict[str, str], now: int, service: Service) -> Filter:

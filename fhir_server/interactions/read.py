@@ -7,17 +7,14 @@ from typing import Final
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, preconditions
+from fhir_server.interactions import bundle_json, paged_parameters, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers
-from fhir_server.interactions.search import binding, next_link
 from fhir_server.interactions.service import Service
 from fhir_server.search.parameter_types.date import interval
-from fhir_server.search.result_parameters import MAX_COUNT
 from fhir_server.search.rows import STALE_LINK, Position
 
 _PARAMETERS: Final = frozenset({"_count", "_since", "_page", "_format", "_pretty"})
 _DEFAULT_COUNT: Final = 50
-_MAX_DIGITS: Final = 9
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
@@ -50,19 +47,12 @@ async def history(view: View, request: Request, service: Service) -> Response:
     type, id = request.path[:2]
     view.permissions.require(type, "r")
     preconditions.require_only(request)
-    parameters = dict(request.query)
-    unknown = sorted(set(parameters) - _PARAMETERS)
-    if unknown and request.preference("handling", "lenient") == "strict":
-        raise Problem("invalid", f"_history has no parameter {unknown[0]}.")
-    applied = [(name, value) for name, value in request.query if name in _PARAMETERS and name != "_page"]
-    path = f"{type}/{id}/_history"
-    bound = binding(view, service, path, applied)
-    before = _number(service.cursors.decrypt(parameters["_page"], bound), id) if "_page" in parameters else None
-    count = _count(parameters)
-    versions, end, total = await view.history(type, id, count, before, _since(parameters))
-    links = [("self", bundle_json.query_url(service.base, path, applied))]
-    if end is not None and count > 0:
-        links.append(("next", next_link(service, path, applied, Position((end,), id), bound)))
+    parameters = paged_parameters.read(view, request, service, _PARAMETERS, _DEFAULT_COUNT)
+    before = _number(parameters.position, id) if parameters.position is not None else None
+    versions, end, total = await view.history(type, id, parameters.count, before, _since(parameters.values))
+    links = [("self", parameters.self_link)]
+    if end is not None and parameters.count > 0:
+        links.append(("next", parameters.next_link(Position((end,), id))))
     return Response(200, bundle_json.history(versions, service.base, links, total), ((b"content-type", JSON),))
 
 
@@ -79,13 +69,6 @@ def _since(parameters: dict[str, str]) -> int:
         return interval(parameters["_since"])[0] if "_since" in parameters else 0
     except ValueError:
         raise Problem("invalid", "_since must be an instant.") from None
-
-
-def _count(parameters: dict[str, str]) -> int:
-    text = parameters.get("_count", str(_DEFAULT_COUNT))
-    if not text.isdecimal() or len(text) > _MAX_DIGITS:
-        raise Problem("invalid", "_count must be a whole number, 0 or more.")
-    return min(int(text), MAX_COUNT)
 
 
 def version_response(version: VisibleVersion, status: int = 200) -> Response:
