@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from random import Random
+from abc import abstractmethod
 from typing import Any
 
 from tests.noninterference.oracle import BORN, FACTS, REDACTED, START, tags
-from tests.noninterference.paired_server import MINUTE, SECOND, Caller, Write
-from tests.noninterference.resource_factory import IG, LABELLED_LAB, Json, Recipes, coded, ref, restriction
+from tests.noninterference.paired_server import MINUTE, SECOND, Write
+from tests.noninterference.resource_factory import IG, LABELLED_LAB, Json, coded, ref, restriction
+from tests.noninterference.secret_draws import SecretDraws
 
 STEP = 10 * MINUTE
 Edits = tuple[tuple[str, str, Any], ...]  # (Type/id, element, value to set or to add)
 
 
-class Touches(ABC):
+class Touches(SecretDraws):
     """Draws secrets inside visible rows.  Each method returns writes and edits for both servers, or None if no row fits."""
 
-    caller: Caller
-    open: frozenset[str]
-    random: Random
-    r: Recipes
     shown: list[Write]
     _ids: int
-
-    @abstractmethod
-    def other(self) -> str: ...
-
-    @abstractmethod
-    def _moment(self) -> int: ...
-
-    @abstractmethod
-    def _id(self) -> str: ...
 
     @abstractmethod
     def _mutated(self, resource: Json) -> Json: ...

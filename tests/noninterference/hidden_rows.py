@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from random import Random
+from abc import abstractmethod
 
 from tests.noninterference.label_edges import CHAINS, EDGES, Edge, heir_row, source_row
 from tests.noninterference.label_graphs import DIRECTORY
 from tests.noninterference.oracle import BORN
-from tests.noninterference.paired_server import SECOND, Caller, Write
-from tests.noninterference.resource_factory import IG, LABELLED_LAB, SENSITIVE_PLACES, Json, Recipes, coded, ref
+from tests.noninterference.paired_server import SECOND, Write
+from tests.noninterference.resource_factory import IG, LABELLED_LAB, SENSITIVE_PLACES, Json, coded, ref
+from tests.noninterference.secret_draws import SecretDraws
 
 # The heirs of these edges are hidden from the callers with limited access.  Every caller sees the directory, whose sensitive place
 # is a fact of both servers.
@@ -17,27 +17,14 @@ _EDGES = tuple(edge for edge in EDGES if edge.heir != "Immunization" and edge.so
 _CHAINS = tuple(chain for chain in CHAINS if chain.first in _EDGES and chain.second in _EDGES)
 
 
-class HiddenRows(ABC):
+class HiddenRows(SecretDraws):
     """Draws hidden rows of these kinds.  A sequence is several writes to the same rows, of which the last leaves all hidden."""
 
     SEQUENCES = frozenset({"source deleted", "source replaced", "source re-created"})
-    caller: Caller
-    open: frozenset[str]
-    random: Random
-    r: Recipes
     names: list[str]
 
     @abstractmethod
     def person(self) -> str: ...
-
-    @abstractmethod
-    def other(self) -> str: ...
-
-    @abstractmethod
-    def _moment(self) -> int: ...
-
-    @abstractmethod
-    def _id(self) -> str: ...
 
     def _strangers(self, number: int) -> list[str]:
         return self.random.sample(sorted(set(BORN) - {self.caller.patient, "teen", "child", "adult"}), number)
