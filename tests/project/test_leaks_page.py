@@ -17,7 +17,7 @@ from tests.noninterference.test_planted_leaks import LEAKS
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/leaks.md").read_text(encoding="utf-8")
 # Family -> number of channels.
-CHANNELS = {"C": 12, "Q": 14, "R": 16, "A": 14, "W": 15, "M": 12, "T": 14, "S": 20}
+CHANNELS = {"C": 12, "Q": 14, "R": 17, "A": 14, "W": 15, "M": 12, "T": 14, "S": 20}
 STATES = ("tests", "cannot occur", "limit")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
@@ -64,7 +64,7 @@ def faults(page: str) -> list[str]:
 
 def test_every_leak_channel_is_listed_with_existing_tests() -> None:
     assert faults(PAGE) == []
-    assert sum(CHANNELS.values()) == len(expected_ids()) == 117
+    assert sum(CHANNELS.values()) == len(expected_ids()) == 118
 
 
 def test_every_planted_leak_is_listed_with_its_channel() -> None:
