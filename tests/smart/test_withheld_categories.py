@@ -91,6 +91,17 @@ def test_app_receives_everything_except_withheld_categories(whole: Whole) -> Non
     )
 
 
+def test_what_may_belong_to_a_category_is_withheld_with_any_of_them_as_the_page_says(whole: Whole, world: World) -> None:
+    smoking = "Observation/adult-tobacco"
+    assert whole.get(whole.allowed("adult", "adult", scope=ALL)["access_token"], smoking).status == 200  # the control
+    for category in sorted(CATEGORIES):
+        token = whole.allowed("adult", "adult", scope=ALL, withhold=[category])["access_token"]
+        assert whole.get(token, smoking).status == 404, category
+    text = re.sub(r"\s+", " ", Page(world.consent_page(scope="launch/patient patient/*.rs").text).text)
+    said = "information without a certain category, such as smoking status, and files that we cannot read."
+    assert f"If you check any, it also does not see what may belong to one: {said}" in text
+
+
 def test_withheld_resources_answer_like_unknown_ids(whole: Whole) -> None:
     token = whole.allowed("adult", "adult", scope=ALL, withhold=["HIV"])["access_token"]
     open_token = whole.allowed("adult", "adult", scope=ALL)["access_token"]
