@@ -7,10 +7,12 @@ is processed, so that a batch refuses only the entries that are wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from fhir_server.errors import Problem
+from fhir_server.errors import Issue, Problem
 from fhir_server.resources import validate
+from fhir_server.resources.invariants import ENTRY_ELEMENTS
 
 
 def require_valid(bundle: Mapping[str, Any]) -> None:
@@ -24,8 +26,22 @@ def require_valid(bundle: Mapping[str, Any]) -> None:
         del outside["entry"]  # R4's JSON has no empty arrays, but some clients send one for a Bundle without entries
     elif isinstance(entries, list):
         outside["entry"] = [without_content(entry) for entry in entries]
-    if issues := validate.check("Bundle", outside):
-        raise Problem("invalid", issues[0].text, issues)
+    if issues := [_with_entry(issue, outside) for issue in validate.check("Bundle", outside)]:
+        raise Problem("invalid", issues[0].text, tuple(issues))
+
+
+def _with_entry(issue: Issue, bundle: Mapping[str, Any]) -> Issue:
+    """Name the first entry that breaks a rule about all entries of a Bundle: it may have thousands."""
+    name, kinds = ENTRY_ELEMENTS.get(issue.text.partition(":")[0], ("", frozenset()))
+    entries = bundle.get("entry")
+    if not name or not isinstance(entries, list):
+        return issue
+    kind = bundle.get("type")
+    number = next((n for n, entry in enumerate(entries) if isinstance(entry, dict) and (name in entry) != (kind in kinds)), None)
+    if number is None:
+        return issue
+    text = f"{issue.text} Entry {number} of this {kind} has {'no' if kind in kinds else 'a'} {name}."
+    return replace(issue, text=text, expression=(f"Bundle.entry[{number}]",))
 
 
 def require_valid_if_processed(value: Any) -> None:

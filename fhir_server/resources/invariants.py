@@ -160,8 +160,15 @@ def _differential_rooted(node: Any, resource: Any, root: Any) -> bool:
     return named and all(path.startswith(first.partition(".")[0] + ".") for path in rest)
 
 
-def _entries_have(name: str, *kinds: str) -> Predicate:
-    """Each entry of a Bundle of one of these types has this element, and no entry of another type has it."""
+ENTRY_ELEMENTS: Final = {
+    "bdl-3": ("request", frozenset({"batch", "transaction", "history"})),
+    "bdl-4": ("response", frozenset({"batch-response", "transaction-response", "history"})),
+}
+"""Invariant of Bundle -> the element that each entry of a Bundle of these types has, and no entry of another type."""
+
+
+def _entries_have(key: str) -> Predicate:
+    name, kinds = ENTRY_ELEMENTS[key]
 
     def is_met(node: Any, resource: Any, root: Any) -> bool:
         wanted = node.get("type") in kinds
@@ -188,8 +195,8 @@ BY_HAND: Final[Mapping[str, Predicate]] = {
     "ait-2": lambda node, resource, root: "clinicalStatus" not in node or not _wrong_allergy(node),
     "att-1": _needs("data", "contentType"),
     # by hand because a Bundle may have thousands of entries
-    "bdl-3": _entries_have("request", "batch", "transaction", "history"),
-    "bdl-4": _entries_have("response", "batch-response", "transaction-response", "history"),
+    "bdl-3": _entries_have("bdl-3"),
+    "bdl-4": _entries_have("bdl-4"),
     "bdl-5": lambda node, resource, root: "resource" in node or "request" in node or "response" in node,
     "bdl-7": _full_urls_differ,
     "bdl-8": lambda node, resource, root: "/_history/" not in str(node.get("fullUrl")),

@@ -70,6 +70,18 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+def test_refusal_of_a_collection_names_the_entry_and_the_rule(tmp_path: Path) -> None:
+    """R4 prohibits requests in Bundles of other types than batch, transaction and history (bdl-3)."""
+    path = tmp_path / "one.json"
+    entries = [{"resource": {"resourceType": "Patient"}}, GOOD]
+    path.write_text(json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}), encoding="utf-8")
+    with pytest.raises(Problem) as refusal:
+        Served(seeds=False).load(path)
+    said = "bdl-3: entry.request mandatory for batch/transaction/history, otherwise prohibited. Entry 1 of this collection has a request."
+    assert str(refusal.value) == said
+    assert refusal.value.issues[0].expression == ("Bundle.entry[1]",)
+
+
 def subjects(served: Served) -> list[str]:
     found = served.get(served.token(), "Observation?_count=1000").json.get("entry", [])
     return sorted(one["resource"]["subject"]["reference"] for one in found)
