@@ -14,7 +14,7 @@ from fhir_server.consent.element_rules import has_kind
 from fhir_server.consent.labeling_run import LabelingRun
 from fhir_server.consent.visibility_classes import HELD, UNCLASSIFIED
 from fhir_server.jsontext import Path
-from fhir_server.resources import elements
+from fhir_server.resources import statuses
 
 CODED: Final = frozenset({"kind", "detail", "marks"})
 """The rules of coded elements."""
@@ -58,11 +58,13 @@ def is_unknown(reading: CodeReading, value: Any) -> bool:
 
 def read_status(run: LabelingRun) -> None:
     """Step 5: status."""
-    hidden = run.type.hidden_status
-    if run.resource.get("status") in hidden or any(
-        str(coding.get("code")) == "entered-in-error" for _, coding in elements.at(run.resource, "verificationStatus.coding")
-    ):
+    if run.resource.get("status") in run.type.hidden_status:
         run.labels.add(HELD)
+    for place in statuses.entered_in_error(run.resource):
+        if place:
+            run.label_part(place, {HELD})
+        else:
+            run.labels.add(HELD)
 
 
 async def require_classification(run: LabelingRun) -> None:

@@ -13,7 +13,7 @@ from fhir_server.resources import elements
 _IN_DOUBT: Final = frozenset({UNCLASSIFIED, UNRESOLVED})
 # Resources of these data classes are the context of others: if their kind is unknown, so is that of what happened there.
 _CONTEXTS: Final = frozenset({"visit", "slot"})
-_DOCUMENTS: Final = frozenset({"note", "letter", "endoflife"})
+_DOCUMENTS: Final = frozenset({"note", "psynote", "letter", "endoflife"})
 
 
 async def read_dependencies(run: LabelingRun) -> None:

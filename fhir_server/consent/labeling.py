@@ -153,8 +153,8 @@ def _complete(run: LabelingRun) -> None:
     """Add the labels that follow from the patients, the data class and the other labels."""
     if run.type.shared_rows == "all" and len(run.patients) > 1:
         run.labels.add(MIXED)
-    if run.data == "psynote":
-        run.labels.add(PSYNOTE)
+    if PSYNOTE in run.labels and run.data == "note":
+        run.data = "psynote"
     if run.labels & INHERITED:  # step 13: the second signal for ambiguous codes
         run.labels |= run.possible
     if UNRESOLVED in run.labels:

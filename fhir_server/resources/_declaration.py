@@ -28,7 +28,7 @@ class ResourceType:
     ``depends_on``            paths of references to resources without which this one means nothing: it takes over their labels,
                               release and patients
     ``inherits_from_referrers``  reference parameters ("Type.param"): it takes the labels and release dates of resources that name it there
-    ``hidden_status``         values of ``status`` that give the label HELD
+    ``hidden_status``         values of ``status`` that give the label HELD, besides "entered-in-error" (:mod:`.statuses`)
     ``seen_through``          (type, search parameter) of references that show a row common to all patients: who sees such a row
                               sees the one it names (docs/policy.md, "Rows common to all patients")
     ``departments``           paths of departments, roles and practitioners whose category it inherits, or of their coded types

@@ -138,7 +138,6 @@ def declaration(name: str) -> ResourceType:
         summaries=SUMMARIES.get(name, ()),
         depends_on=DEPENDS_ON.get(name, ()),
         inherits_from_referrers=INHERITS_FROM_REFERRERS.get(name, ()),
-        hidden_status=frozenset({"entered-in-error"}) if subjects else frozenset(),
     )
 
 

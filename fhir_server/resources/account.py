@@ -8,5 +8,4 @@ TYPE = ResourceType(
     subjects=("subject",),
     shared_rows="all",
     inherits_labels_from=("partOf",),
-    hidden_status=frozenset({"entered-in-error"}),
 )

@@ -8,6 +8,5 @@ TYPE = ResourceType(
     subjects=("participant.actor",),
     shared_rows="each",
     inherits_labels_from=("basedOn", "slot", "participant.actor", "reasonReference"),
-    hidden_status=frozenset({"entered-in-error"}),
     departments=("participant.actor", "serviceType", "specialty", "serviceCategory", "appointmentType"),
 )

@@ -15,5 +15,5 @@ TYPE = ResourceType(
         "activity.detail.reasonReference",
         "supportingInfo",
     ),
-    hidden_status=frozenset({"draft", "entered-in-error"}),
+    hidden_status=frozenset({"draft"}),
 )

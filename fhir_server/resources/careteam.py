@@ -9,5 +9,4 @@ TYPE = ResourceType(
     inherits_labels_from=("encounter", "managingOrganization"),
     member_references=("participant.member", "participant.onBehalfOf", "reasonReference"),
     departments=("managingOrganization",),
-    hidden_status=frozenset({"entered-in-error"}),
 )

@@ -15,6 +15,6 @@ TYPE = ResourceType(
         "supportingInfo.value[x]",
     ),
     summaries=("total",),
-    hidden_status=frozenset({"draft", "entered-in-error"}),
+    hidden_status=frozenset({"draft"}),
     departments=("facility", "provider", "careTeam.provider", "item.location[x]"),
 )

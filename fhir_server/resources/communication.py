@@ -9,5 +9,5 @@ TYPE = ResourceType(
     inherits_labels_from=("encounter", "basedOn", "partOf", "inResponseTo", "reasonReference"),
     member_references=("about", "payload.content[x]"),
     summaries=("payload", "topic"),
-    hidden_status=frozenset({"preparation", "entered-in-error"}),
+    hidden_status=frozenset({"preparation"}),
 )

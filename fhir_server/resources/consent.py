@@ -16,5 +16,4 @@ TYPE = ResourceType(
     by_status={"draft": "consent-ended", "proposed": "consent-ended", "rejected": "consent-ended", "inactive": "consent-ended"},
     subjects=("patient",),
     member_references=("source[x]", "provision.data.reference"),
-    hidden_status=frozenset({"entered-in-error"}),
 )

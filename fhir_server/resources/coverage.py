@@ -6,5 +6,4 @@ TYPE = ResourceType(
     "Coverage",
     "coverage",
     subjects=("beneficiary",),
-    hidden_status=frozenset({"entered-in-error"}),
 )

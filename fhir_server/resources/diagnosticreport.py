@@ -32,5 +32,5 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "specimen"),
     member_references=("result", "imagingStudy", "media.link"),
-    hidden_status=frozenset({"registered", "partial", "preliminary", "entered-in-error"}),
+    hidden_status=frozenset({"registered", "partial", "preliminary"}),
 )

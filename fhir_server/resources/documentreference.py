@@ -15,6 +15,5 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("context.encounter", "context.related"),
     member_references=("relatesTo.target",),
-    hidden_status=frozenset({"entered-in-error"}),
     departments=("context.practiceSetting", "context.facilityType", "author", "authenticator", "custodian"),
 )

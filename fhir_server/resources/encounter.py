@@ -8,7 +8,6 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("basedOn", "appointment", "episodeOfCare", "partOf", "location.location", "serviceProvider"),
     member_references=("reasonReference", "diagnosis.condition", "account"),
-    hidden_status=frozenset({"entered-in-error"}),
     departments=(
         "serviceType",
         "type",

@@ -16,6 +16,6 @@ TYPE = ResourceType(
     ),
     summaries=("total", "payment", "benefitBalance", "adjudication"),
     depends_on=("claim", "claimResponse"),
-    hidden_status=frozenset({"draft", "entered-in-error"}),
+    hidden_status=frozenset({"draft"}),
     departments=("facility", "provider", "careTeam.provider", "item.location[x]"),
 )

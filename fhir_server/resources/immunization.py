@@ -8,6 +8,5 @@ TYPE = ResourceType(
     subjects=("patient",),
     inherits_labels_from=("encounter", "location"),
     member_references=("reasonReference", "reaction.detail"),
-    hidden_status=frozenset({"entered-in-error"}),
     departments=("location",),
 )

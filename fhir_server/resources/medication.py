@@ -6,7 +6,6 @@ TYPE = ResourceType(
     "Medication",
     "medication-definition",
     inherits_labels_from=("ingredient.item[x]",),
-    hidden_status=frozenset({"entered-in-error"}),
     seen_through=(
         ("MedicationRequest", "medication"),
         ("MedicationStatement", "medication"),

@@ -9,5 +9,5 @@ TYPE = ResourceType(
     inherits_labels_from=("encounter", "basedOn", "priorPrescription", "medication[x]", "reasonReference"),
     member_references=("detectedIssue", "supportingInformation"),
     departments=("requester", "performer"),
-    hidden_status=frozenset({"draft", "entered-in-error"}),
+    hidden_status=frozenset({"draft"}),
 )

@@ -8,5 +8,4 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("context", "basedOn", "partOf", "medication[x]", "reasonReference"),
     member_references=("derivedFrom",),
-    hidden_status=frozenset({"entered-in-error"}),
 )

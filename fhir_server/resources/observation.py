@@ -20,5 +20,5 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "partOf", "specimen", "device", "focus"),
     member_references=("hasMember", "derivedFrom"),
-    hidden_status=frozenset({"registered", "preliminary", "entered-in-error"}),
+    hidden_status=frozenset({"registered", "preliminary"}),
 )

@@ -8,6 +8,6 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "partOf", "location", "reasonReference"),
     member_references=("report", "complicationDetail", "focalDevice.manipulated", "usedReference"),
-    hidden_status=frozenset({"preparation", "entered-in-error"}),
+    hidden_status=frozenset({"preparation"}),
     departments=("location", "performer.actor", "performer.onBehalfOf"),
 )

@@ -15,6 +15,6 @@ TYPE = ResourceType(
     subjects=("subject",),
     inherits_labels_from=("encounter", "basedOn", "replaces", "locationReference", "reasonReference"),
     member_references=("specimen", "supportingInfo"),
-    hidden_status=frozenset({"draft", "entered-in-error"}),
+    hidden_status=frozenset({"draft"}),
     departments=("locationReference", "locationCode", "requester", "performer", "performerType"),
 )
