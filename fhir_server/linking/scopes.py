@@ -64,8 +64,9 @@ def choose(document: Mapping[str, Any]) -> str:
     own = [each for each in listed if each.text.startswith("patient/") and each.is_v1 is is_v1 and each.access != "write"]
     if not own or any(scope.type == "*" for scope in own):
         return whole
-    single = [_single(type, is_v1, own) for type in _NEEDED]
-    return " ".join([_LAUNCH, *filter(None, single)]) if any(single) else whole
+    if not any(scope.type in queries.TYPES for scope in own):
+        return whole  # what is listed need not be all that a system knows
+    return " ".join([_LAUNCH, *filter(None, (_single(type, is_v1, own) for type in _NEEDED))])
 
 
 def missing(scope: str) -> tuple[str, ...]:

@@ -65,7 +65,8 @@ def test_single_types_are_asked_for_where_there_is_no_wildcard(access: str, aske
 
     assert scope(*LISTED) == asked
     assert scope(*LISTED, "patient/*.{}") == f"patient/*.{access}"  # control
-    assert scope("patient/Slot.{}") == f"patient/*.{access}"  # nothing that is shown: ask as always
+    for listed in ("patient/Slot.{}", "patient/Patient.{}"):  # nothing that is shown: ask as always
+        assert scope(listed) == f"patient/*.{access}"
 
 
 def test_granted_scopes_hold_until_a_refresh_names_others() -> None:
