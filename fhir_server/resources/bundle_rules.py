@@ -40,7 +40,7 @@ def _with_entry(issue: Issue, bundle: Mapping[str, Any]) -> Issue:
     number = next((n for n, entry in enumerate(entries) if isinstance(entry, dict) and (name in entry) != (kind in kinds)), None)
     if number is None:
         return issue
-    text = f"{issue.text} Entry {number} of this {kind} has {'no' if kind in kinds else 'a'} {name}."
+    text = f"{issue.text.removesuffix('.')}. Entry {number} of this {kind} has {'no' if kind in kinds else 'a'} {name}."
     return replace(issue, text=text, expression=(f"Bundle.entry[{number}]",))
 
 
