@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fhir_server.linking import authorization, display, links, organizations, persons
-from fhir_server.linking.context import LinkError, LinkingContext, UnreachableError
+from fhir_server.linking.context import NOT_YET, LinkError, LinkingContext, UnreachableError
 from fhir_server.linking.display import LinkedRecord
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
@@ -88,7 +88,7 @@ class LinkPages:
             "wait": urlencode([("wait", section.slug) for section in record.late]),
             "seconds": round(self.context.view_seconds),
             "person": person,
-            "not_told": persons.NOT_TOLD if record.person is None and not problem else "",
+            "not_told": persons.NOT_TOLD if record.person is None and not problem and record.problem != NOT_YET else "",
             "mismatch": await self._mismatch(session, person) if person else "",
             "since": self._since(link),
         }
