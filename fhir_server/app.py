@@ -61,6 +61,7 @@ from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler, unavailable_response
+from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
@@ -211,6 +212,7 @@ def application(settings: Settings) -> Observed:
             asyncio.create_task(_purge_expired(components, state)),
             asyncio.create_task(relabel, name="relabeling"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
+            asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
         ]
         with health.drain_on_sigterm(settings.drain_seconds):
             yield

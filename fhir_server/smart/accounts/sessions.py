@@ -16,6 +16,7 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.token_grants import SESSION, SESSION_SEEN, session_end
 
@@ -72,8 +73,8 @@ async def start(smart: SmartContext, user: User, browser: str = "", *, authentic
     cookie, now = new_secret(), smart.now()
     key, lapses = digest(cookie), now + SESSION_IDLE
     record = msgspec.json.encode(_StoredSession(user.username, now, browser, authenticated, amr))
-    await smart.store.key_values.put(SESSION_SEEN, key, str(lapses).encode(), lapses, _family(key))
-    await smart.store.key_values.put(SESSION, key, record, now + SESSION_LIFE, users.session_family(user.username))
+    await smart.store.key_values.put(SESSION_SEEN, key, str(lapses).encode(), lapses, session_ends.family(key))
+    await smart.store.key_values.put(SESSION, key, record, now + SESSION_LIFE, session_ends.account_family(user.username))
     return cookie
 
 
@@ -112,20 +113,14 @@ async def end(smart: SmartContext, cookie: str) -> None:
 
 async def end_by_key(smart: SmartContext, key: str) -> None:
     """End the session of this key, and at once the access of apps that ends with it."""
-    await smart.store.key_values.delete_family(_family(key))
-    for kind in (SESSION, SESSION_SEEN):  # a session of an earlier version is of the account's family only
-        await smart.store.key_values.pop(kind, key, smart.now())
+    await session_ends.end(smart.store, key)
 
 
 async def list_all(smart: SmartContext, user: User) -> list[OpenSession]:
     """Return the account's open sessions, the latest first."""
     now, values = smart.now(), smart.store.key_values
-    listed = await values.list_family(SESSION, users.session_family(user.username), now)
+    listed = await values.list_family(SESSION, session_ends.account_family(user.username), now)
     stored = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in listed]
     own = [OpenSession(key, session.browser, session.started) for key, session in stored]
     active = [session for session in own if await values.get(SESSION_SEEN, session.key, now) is not None]
     return sorted(active, key=lambda session: -session.started)
-
-
-def _family(key: str) -> str:
-    return f"session:{key}"

@@ -41,7 +41,6 @@ from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, d
 from fhir_server.smart.core.rate_limits import retry_after
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render, static
-from fhir_server.smart.tokens import back_channel
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, read_form, with_headers
@@ -92,9 +91,7 @@ class AuthorizePages:
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         await requests.keep(self.smart, values.get("request", ""))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        earlier = await sessions.current(self.smart, self._cookie(request), is_active=False)  # it ends with the sign-in
-        response = await after_first_factor(self.smart, request, user, path, self.smart.now(), ("pwd",))
-        return back_channel.telling(self.smart, response, earlier.user, (earlier.key,)) if earlier else response
+        return await after_first_factor(self.smart, request, user, path, self.smart.now(), ("pwd",))
 
     async def show_records(self, request: Request) -> Response:
         current = (await self._load(request)).signed_in

@@ -18,11 +18,11 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import GRANT_LIFE, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, digest
+from fhir_server.smart.core.logout_queue import session_id
 from fhir_server.smart.core.persons import own_reference
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens.grants import Decision
-from fhir_server.smart.tokens.session_clients import session_id
 
 _KIND: Final = "remembered-consent"
 _OFFLINE: Final = "offline_access"
