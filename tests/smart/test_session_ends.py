@@ -57,7 +57,7 @@ def operator(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def office(operator: Operator) -> Iterator[Office]:
-    made = Office(operator, Served(operator.url))
+    made = Office(operator, Served(operator.url, seeds=False))
     yield made
     made.served.close()
 
@@ -120,7 +120,7 @@ def test_change_that_ends_sessions_tells_their_clients(
 
 @pytest.mark.parametrize("request_", ["delete", "deactivate", "password", "rename"])
 def test_deprovisioning_by_scim_tells_the_clients_of_a_member_of_staff(operator: Operator, request_: str) -> None:
-    administration = Administration(operator.url)
+    administration = Administration(operator.url, seeds=False)
     office = Office(operator, administration.served)
     office.sign_in("adult", "clinician")
     id = administration.id("clinician")

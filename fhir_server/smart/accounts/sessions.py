@@ -14,7 +14,7 @@ import hmac
 
 import msgspec
 
-from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts import session_use, users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, SmartContext, digest, new_secret
@@ -84,17 +84,15 @@ async def current(smart: SmartContext, cookie: str, *, is_active: bool = True) -
     Extends its idle time, unless the request is one that an app sends without the user (``is_active`` is False).
     """
     now, key, values = smart.now(), digest(cookie), smart.store.key_values
-    seen = await values.get(SESSION_SEEN, key, now) if cookie else None
-    if seen is None:
+    if not cookie or await values.get(SESSION_SEEN, key, now) is None:
         return None
     text = await values.get(SESSION, key, now)
     stored = None if text is None else msgspec.json.decode(text, type=_StoredSession)
     user = None if stored is None else await users.find(smart.store, stored.username)
     if stored is None or user is None or user.disabled:
         return None
-    if is_active:  # fails if another request has done it, or the session ended
-        lapses = min(now + SESSION_IDLE, stored.started + SESSION_LIFE)
-        await values.replace_value(SESSION_SEEN, key, seen, str(lapses).encode(), lapses)
+    if is_active:
+        await session_use.extend(smart.store, key, now, interval=0)
     authenticated = stored.started if stored.authenticated is None else stored.authenticated
     return Session(user, stored.started, form_token(cookie), key, authenticated, stored.amr)
 
