@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request
 from fhir_server import linking, portal
 from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator
+from fhir_server.access.chart_search import ChartSearch
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.scope_effects import ScopeEffects
@@ -140,6 +141,7 @@ def build_components(
         policy=policy.version,
         now=clock,
     )
+    cursors = Cursors(_cursor_key(settings))
     smart = SmartContext(
         store,
         settings.origin,
@@ -151,6 +153,7 @@ def build_components(
         settings.secret_key,
         EncounterChoices(store, resolver),
         ScopeEffects(store, resolver, policy),
+        charts=ChartSearch(store, resolver, cursors, settings.base),
         record_security_event=auditor.record_event,
         second_factor=frozenset(settings.roles_with_second_factor),
         staff_apps=settings.staff_apps,
@@ -161,7 +164,6 @@ def build_components(
         require_pushed_requests=settings.pushed_requests == "required",
         require_dpop=settings.dpop == "required",
     )
-    cursors = Cursors(_cursor_key(settings))
     service = Service(
         store,
         Authenticator(store, resolver),

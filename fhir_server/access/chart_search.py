@@ -1,26 +1,27 @@
 """A clinician's patients, searched and paged through the View, with what tells people of one name apart.
 
-The search is one query with the clinician's Visibility, so neither a count nor a page says anything of other patients.
+The search is one query with the clinician's Visibility, so neither a count nor a page says anything of other patients.  Every list of
+patients for staff comes from here: the charts, and the record picker of the authorization pages.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server import jsontext
+from fhir_server.access.record_choices import patient_name
+from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.view import View
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.portal.context import PortalContext
 from fhir_server.search import query
+from fhir_server.search.cursors import Cursors
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, IdIs
-from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import digest
-from fhir_server.smart.core.persons import own_reference
+from fhir_server.smart.core.persons import ChartPage, Person, RecordChoice, own_reference
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
-from fhir_server.store import Snapshot
+from fhir_server.store import Snapshot, Store
 from fhir_server.web.dates import format_date
 
 PAGE: Final = 50
@@ -31,50 +32,39 @@ _DATE: Final = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?", re.ASCII)
 _SPECIAL: Final = re.compile(r"([\\,|$])")
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A patient in the list.  ``facts`` are birth date, sex and number, as far as the clinician sees them."""
+class ChartSearch:
+    """The ``charts`` of :class:`~fhir_server.smart.core.context.SmartContext`."""
 
-    patient: str
-    name: str
-    facts: str
+    def __init__(self, store: Store, resolver: PermissionResolver, cursors: Cursors, base: str) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._cursors = cursors
+        self._base = base
 
+    async def find(self, person: Person, reader: str, typed: str, page: str, now: int) -> ChartPage:
+        """Return the clinician's patients of whom every typed word is a beginning of a name, a number or a birth date.
 
-@dataclass(frozen=True, slots=True)
-class ChartPage:
-    """A page of the list, and the value of ``page`` for the next; "" if this was the last."""
+        ``reader`` is the account's subject.  Raises Problem ``invalid`` for a ``page`` that does not belong to it and to these words.
+        """
+        bound = digest(f"charts {reader} {typed}").encode()
+        after = self._cursors.decrypt(page, bound) if page else None
+        async with self._store.snapshot() as snapshot:
+            view = await self._view(snapshot, person, now)
+            found = await view.find("Patient", _condition(typed, now, self._base), sort=_BY_NAME, limit=PAGE, after=after)
+        charts = tuple([_chart(version.id, jsontext.parse(version.body), person) for version in found.versions])
+        return ChartPage(charts, self._cursors.encrypt(found.next, bound) if found.next else "")
 
-    charts: list[Chart]
-    next: str = ""
+    async def one(self, person: Person, patient: str, now: int) -> RecordChoice | None:
+        """Return one of the clinician's patients, or None."""
+        async with self._store.snapshot() as snapshot:
+            view = await self._view(snapshot, person, now)
+            found = await view.find("Patient", IdIs(frozenset({patient})), limit=1)
+        return next((_chart(version.id, jsontext.parse(version.body), person) for version in found.versions), None)
 
-
-async def find_charts(context: PortalContext, user: User, typed: str, page: str, now: int) -> ChartPage:
-    """Return the clinician's patients of whom every typed word is a beginning of a name, a number or a birth date.
-
-    Raises Problem ``invalid`` for a ``page`` that does not belong to this person and these words.
-    """
-    bound = digest(f"charts {user.subject} {typed}").encode()
-    after = context.service.cursors.decrypt(page, bound) if page else None
-    async with context.smart.store.snapshot() as snapshot:
-        view = await _view(context, snapshot, user, now)
-        found = await view.find("Patient", _condition(typed, now, context.service.base), sort=_BY_NAME, limit=PAGE, after=after)
-    charts = [_chart(version.id, jsontext.parse(version.body)) for version in found.versions]
-    return ChartPage(charts, context.service.cursors.encrypt(found.next, bound) if found.next else "")
-
-
-async def find_chart(context: PortalContext, user: User, patient: str, now: int) -> Chart | None:
-    """Return one of the clinician's patients, or None."""
-    async with context.smart.store.snapshot() as snapshot:
-        view = await _view(context, snapshot, user, now)
-        found = await view.find("Patient", IdIs(frozenset({patient})), limit=1)
-    return next((_chart(version.id, jsontext.parse(version.body)) for version in found.versions), None)
-
-
-async def _view(context: PortalContext, snapshot: Snapshot, user: User, now: int) -> View:
-    person = user.person()
-    reference = own_reference(person)
-    principal = Principal("portal", "app", frozenset(), False, user.username, person, None, None, _SCOPES, reference, "", MAX_INSTANT)
-    return View(snapshot, await context.resolver.resolve(snapshot, principal, now), now)
+    async def _view(self, snapshot: Snapshot, person: Person, now: int) -> View:
+        reference = own_reference(person)
+        principal = Principal("portal", "app", frozenset(), False, None, person, None, None, _SCOPES, reference, "", MAX_INSTANT)
+        return View(snapshot, await self._resolver.resolve(snapshot, principal, now), now)
 
 
 def _condition(typed: str, now: int, base: str) -> Filter:
@@ -88,13 +78,12 @@ def _word(word: str, now: int, base: str) -> Filter:
     return AnyOf(tuple(query.condition("Patient", [pair], now, base) for pair in pairs))
 
 
-def _chart(id: str, patient: dict[str, Any]) -> Chart:
-    names = patient.get("name") or [{}]
-    name = next((one for one in names if one.get("use") in ("usual", "official")), names[0])
-    text = name.get("text") or " ".join([*name.get("given", []), name.get("family", "")]).strip()
-    born, sex, number = format_date(str(patient.get("birthDate", ""))), str(patient.get("gender", "")), _number(patient)
+def _chart(id: str, patient: dict[str, Any], person: Person) -> RecordChoice:
+    birth_date = str(patient.get("birthDate", ""))
+    born, sex, number = format_date(birth_date), str(patient.get("gender", "")), _number(patient)
     facts = [f"born {born}" if born else "birth date unknown", sex or "sex unknown", f"number {number}" if number else "no number"]
-    return Chart(id, str(text or "Unnamed patient"), ", ".join(facts))
+    name = patient_name(patient)
+    return RecordChoice(id, name, "Your patient", fhir_user=own_reference(person) or "", birth_date=birth_date, facts=", ".join(facts))
 
 
 def _number(patient: dict[str, Any]) -> str:

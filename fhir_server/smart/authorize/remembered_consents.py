@@ -68,9 +68,9 @@ async def find_decision(smart: SmartContext, authorization: AuthorizationRequest
     client = await clients.find(smart.store, authorization.client_id)
     if client is None or authorization.parameter("launch"):
         return "interaction_required"
-    choices = await requests.choices(smart, session) if authorization.needs_record(session) else {}
-    if choices and session.user.role != "patient":
+    if authorization.needs_record(session) and session.user.role != "patient":
         return "interaction_required"
+    choices = await requests.choices(smart, session) if authorization.needs_record(session) else {}
     found = [await _find(smart, client, session, patient) for patient in choices or (None,)]
     valid = [kept for kept in found if kept is not None and _covers(smart, kept, client, authorization, session, approval)]
     if len(valid) != 1:
