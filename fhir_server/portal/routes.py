@@ -140,6 +140,7 @@ class PortalPages:
             "last": "" if grant.until is None else format_instant_date(grant.until - 1, zone),
             "code": activation_codes.code_state(invitation, now),
             "is_bound": invitation is not None and bool(invitation.taker),
+            "has_birth_date": invitation is not None and bool(invitation.born),
             "taken_by": invitation.taken_by if invitation else "",
             "taken_on": format_instant(invitation.taken_at, zone) if invitation and invitation.taken_at else "",
         }
@@ -168,7 +169,12 @@ class PortalPages:
     async def redeem(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            user, invitation = await activation_codes.redeem(self.smart.store, session.user, form.get("code", ""), now)
+            born = sharing.parse_birth_date(form["born"], self.context.today(now)) if form.get("born") else None
+        except SharingFormError as error:
+            view = {"problem": str(error), "typed": form.get("code", ""), "invalid_field": error.field}
+            return page_handlers.render(self.smart, "accept.html", 400, session=session, **view)
+        try:
+            user, invitation = await activation_codes.redeem(self.smart.store, session.user, form.get("code", ""), now, born)
         except activation_codes.CodeRefusedError as refused:
             earlier = await activation_codes.find_accepted(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:

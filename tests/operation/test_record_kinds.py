@@ -27,7 +27,7 @@ COUNTS_AND_LOCKS = {
     "logout-notice", "logout-request", "naming-client", "one-time-code", "open-app", "pairwise-account", "pairwise-subject", "rate-limit",
     "sent-form", "session-apps", "session-watch", "spent-code", "spent-refresh", "turn", "turns",
 }  # fmt: skip
-INDEXES = {"grant-index-complete", "user-index"}  # the first look-up may make them
+INDEXES = {"client-name", "grant-index-complete", "user-index"}  # the first look-up may make them
 GIVES_ACCESS = {"activation"}  # ended by the patient who made it: it opens nothing to anybody who is not signed in
 CALLS = {"put", "put_if_absent", "KeyValueRecord", "Register", "_new_token", "SealedRecords"}
 
