@@ -13,9 +13,11 @@ from joserfc.jwk import KeySet
 from fhir_server.smart.core import logout_queue
 from fhir_server.smart.core.context import DAY, HOUR, MINUTE, SECOND, SESSION_IDLE, SESSION_LIFE
 from fhir_server.smart.tokens import back_channel
+from tests.operation.running import running
 from tests.smart.back_channel_helpers import BACK, CHANNEL, Receiver, tell
 from tests.smart.environment import ORIGIN, Page, World, claims_of
 from tests.smart.openid_helpers import set_options
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -222,3 +224,22 @@ def test_end_that_was_interrupted_is_told_when_the_session_would_have_lapsed(wor
     world.clock.forward(SESSION_IDLE)
     tell(world)
     assert receiver.hosts == ["app.example"]
+
+
+def test_running_server_looks_for_what_is_due_until_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a look that failed."""
+    looked: list[int] = []
+
+    async def look(smart: object) -> None:
+        looked.append(1)
+        if len(looked) == 1:
+            raise RuntimeError("the store is away")
+
+    monkeypatch.setattr(back_channel, "tell_due", look)
+    monkeypatch.setattr(back_channel, "_LOOK_SECONDS", 0)
+
+    async def run() -> None:
+        async with running("memory:"):
+            await until(lambda: len(looked) > 2, "the server looks for what is due")
+
+    asyncio.run(run())
