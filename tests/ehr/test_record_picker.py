@@ -19,8 +19,8 @@ def picker(clinician: Visitor) -> httpx.Response:
     return clinician.authorized(None, scope=STANDALONE)
 
 
-def searched(clinician: Visitor, page: httpx.Response, typed: str, **more: str) -> httpx.Response:
-    hidden = {name: value for name, value in Page(page.text).sent if name in ("token", "request")}
+def searched(clinician: Visitor, shown: httpx.Response, typed: str, **more: str) -> httpx.Response:
+    hidden = {name: value for name, value in Page(shown.text).sent if name in ("token", "request")}
     return clinician.browser.post("/oauth/record/search", data=hidden | {"typed": typed} | more)
 
 
@@ -38,9 +38,14 @@ def test_picker_offers_the_patients_of_the_charts_with_what_tells_them_apart(ehr
 @pytest.mark.parametrize("typed", ["adu", "ALEX adult", "DH-1001", "1984-03-09", "alex 1984"])
 def test_picker_finds_by_name_number_and_birth_date(ehr: Ehr, typed: str) -> None:
     clinician = ehr.visitor()
-    found = searched(clinician, picker(clinician), typed)
-    assert offered(found) == ["adult"]
-    assert "born 9 March 1984" in clinician.submit(found, patient="adult").text  # the consent page says it, too
+    assert offered(searched(clinician, picker(clinician), typed)) == ["adult"]
+
+
+def test_consent_page_for_staff_says_whose_record_it_is(ehr: Ehr) -> None:
+    clinician = ehr.visitor()
+    page = clinician.submit(clinician.authorized(None, scope=STANDALONE, prompt="consent"), patient="adult")
+    assert re.search(r"born 9 March 1984, (fe)?male, number DH-1001", page.text)
+    assert 'action="/oauth/consent"' in page.text
 
 
 def test_picker_without_a_hit_says_so_and_can_be_searched_again(ehr: Ehr) -> None:
@@ -68,11 +73,11 @@ def test_picker_has_pages_bound_to_the_words(ehr: Ehr, monkeypatch: pytest.Monke
     assert searched(clinician, picker(clinician), "", page="x").status_code == 400
 
 
-def test_picker_takes_no_patient_of_somebody_else_and_no_made_up_one(ehr: Ehr) -> None:
+def test_picker_takes_no_patient_that_it_does_not_offer(ehr: Ehr) -> None:
     clinician = ehr.visitor()
-    answers = [clinician.submit(picker(clinician), patient=patient) for patient in ("nobody", "newly-adult", "")]
-    assert "newly-adult" not in clinician.patients()
+    answers = [clinician.submit(picker(clinician), patient=patient) for patient in ("nobody", "adult,teen", "")]
     assert {answer.status_code for answer in answers} == {400}
+    assert {"Choose" in answer.text for answer in answers} == {True}
 
 
 def test_choice_leads_to_a_token_for_that_patient(ehr: Ehr) -> None:

@@ -274,12 +274,13 @@ class AuthorizePages:
         user = current.session.user
         if not records.are_searched(user.person()):
             choices = list((await requests.choices(self.smart, current.session)).values())
-            return await self._request_page("record.html" if choices else "no_record.html", current, problem, choices=choices)
+            view: dict[str, Any] = {"choices": choices, "next": "", "typed": "", "is_searched": False}
+            return await self._request_page("record.html" if choices else "no_record.html", current, problem, **view)
         try:
             found = await self.smart.charts.find(user.person(), user.subject, typed, page, self.smart.now())
         except Problem:
             return self._error(texts.STALE_LIST)
-        view: dict[str, Any] = {"choices": found.charts, "next": found.next, "typed": typed, "is_searched": True}
+        view = {"choices": found.charts, "next": found.next, "typed": typed, "is_searched": True}
         return await self._request_page("record.html" if found.charts or typed else "no_record.html", current, problem, **view)
 
     async def _visits_page(self, current: SignedInRequest, problem: str = "") -> Response:
