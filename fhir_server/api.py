@@ -23,6 +23,7 @@ from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
 from fhir_server.request_ids import request_id
 from fhir_server.resources import catalog, definitions
+from fhir_server.smart.accounts.session_use import AppUse
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.tokens import dpop
 from fhir_server.smart.tokens.dpop import ProofError, ProvenRequest
@@ -94,6 +95,7 @@ class FhirApi:
         self._turns = Turns(limits.client_requests)
         self._clients = KnownClients()
         self._room = BodyRoom()
+        self._use = AppUse(service.store)
 
     def prepare(self) -> None:
         """Build the documents and the tables of all types, so that the first request for one does not wait."""
@@ -152,6 +154,7 @@ class FhirApi:
             headers = ((b"content-type", JSON), *_COMMON)
         if audit.permissions is not None:
             self._clients.put(_authorization(scope), _client_of(audit.permissions))
+            await self._use.note(audit.permissions.principal.session, self._clock())
         answer = Response(response.status, response.body, headers, response.stream, response.parts)
         return answer if request is None else await self._record(request, audit, answer)
 

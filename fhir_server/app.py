@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request
 from fhir_server import linking, portal
 from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator
+from fhir_server.access.chart_search import ChartSearch
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.scope_effects import ScopeEffects
@@ -61,6 +62,7 @@ from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler, unavailable_response
+from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
@@ -139,6 +141,7 @@ def build_components(
         policy=policy.version,
         now=clock,
     )
+    cursors = Cursors(_cursor_key(settings))
     smart = SmartContext(
         store,
         settings.origin,
@@ -150,6 +153,7 @@ def build_components(
         settings.secret_key,
         EncounterChoices(store, resolver),
         ScopeEffects(store, resolver, policy),
+        charts=ChartSearch(store, resolver, cursors, settings.base),
         record_security_event=auditor.record_event,
         second_factor=frozenset(settings.roles_with_second_factor),
         staff_apps=settings.staff_apps,
@@ -160,7 +164,6 @@ def build_components(
         require_pushed_requests=settings.pushed_requests == "required",
         require_dpop=settings.dpop == "required",
     )
-    cursors = Cursors(_cursor_key(settings))
     service = Service(
         store,
         Authenticator(store, resolver),
@@ -211,6 +214,7 @@ def application(settings: Settings) -> Observed:
             asyncio.create_task(_purge_expired(components, state)),
             asyncio.create_task(relabel, name="relabeling"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
+            asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
         ]
         with health.drain_on_sigterm(settings.drain_seconds):
             yield

@@ -49,7 +49,7 @@ class RecordChoices:
         relation = "Your record" if is_own else _relation(record.actor, record.resource, today)
         note = exclusion_note(self._policy, record.actor)
         fhir_user, birth_date = "" if is_own else record.name, str(record.resource.get("birthDate", ""))
-        return RecordChoice(record.patient, _name(record.resource), relation, note, fhir_user, birth_date)
+        return RecordChoice(record.patient, patient_name(record.resource), relation, note, fhir_user, birth_date)
 
     def _today(self, now: int) -> datetime:
         return datetime.fromtimestamp(now / 1_000_000, UTC).astimezone(self._resolver.timezone)
@@ -103,7 +103,8 @@ def _age(born: str, today: datetime) -> int | None:
     return today.year - year - ((today.month, today.day) < (month, day))
 
 
-def _name(resource: dict[str, Any]) -> str:
+def patient_name(resource: dict[str, Any]) -> str:
+    """Return the name of a Patient for pages: the usual or official one, else the first."""
     names = resource.get("name") or [{}]
     chosen = next((name for name in names if name.get("use") in ("usual", "official")), names[0])
     return str(chosen.get("text") or " ".join([*chosen.get("given", []), chosen.get("family", "")]).strip() or "Unnamed patient")

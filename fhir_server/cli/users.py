@@ -13,6 +13,7 @@ from fhir_server.linking.context import LinkingContext
 from fhir_server.smart.accounts import account_events, administration, password_codes, second_factor, users
 from fhir_server.smart.accounts.password_codes import LIFE
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import new_secret
 from fhir_server.smart.core.persons import Role
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
@@ -119,7 +120,7 @@ def reset_second_factor(username: str) -> None:
         account = await _account_to_change(components, username, "second-factor")
         await second_factor.remove(components.store, account)
         await account_events.record(components.store, account, "second-forgotten", components.clock())
-        await components.store.key_values.delete_family(users.session_family(account.username))
+        await session_ends.end_all(components.store, account.username)
 
     run_with_components(reset)
     click.echo(f"Removed the second factor of {username}.")
@@ -144,7 +145,7 @@ async def _end_all_sessions(components: Components) -> int:
 async def _end_sessions(components: Components, username: str) -> int:
     """End the sessions of one account and return the number of accounts, 1.  Raises ValueError for an unknown username."""
     account = await _account_to_change(components, username, "sessions")
-    await components.store.key_values.delete_family(users.session_family(account.username))
+    await session_ends.end_all(components.store, account.username)
     return 1
 
 

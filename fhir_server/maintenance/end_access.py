@@ -15,6 +15,7 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
+from fhir_server.smart.core import logout_queue, session_ends
 from fhir_server.smart.core.context import digest
 from fhir_server.smart.core.token_grants import active_grants
 from fhir_server.store import Store
@@ -31,7 +32,6 @@ ENDED: Final = {
     "request": "authorization requests in progress",
     "pushed-request": "",  # becomes an authorization request
     "remembered-consent": "consents remembered for apps",
-    "session-clients": "",  # which apps are told when a session ends
     "federation-state": "sign-ins at other providers in progress",
     "link-state": "links to other organizations in progress",
     "launch": "EHR launches",
@@ -82,6 +82,7 @@ async def _end_once(store: Store, ending: Ending, now: int) -> Counter[str]:
         families |= {grant["family"] for grant in await _remembered(store, now)}
         for kind, count in (await store.key_values.delete_kinds(ENDED)).items():
             ended[ENDED[kind]] += count
+        await logout_queue.end_all_ended(store, now)
         for family in families:
             await store.key_values.delete_family(family)
         return ended
@@ -116,7 +117,7 @@ async def _end_account(store: Store, username: str, now: int) -> Counter[str]:
     for kind in ("session", "half-signed-in"):
         stored = await store.key_values.list_all(kind, now)
         ended[ENDED[kind]] = sum(msgspec.json.decode(text).get("username") == username for _, text in stored)
-    await store.key_values.delete_family(users.session_family(username))
+    await session_ends.end_all(store, username)
     for kind in ("password-code", "second-factor-offer") if user else ():
         ended[ENDED[kind]] += await store.key_values.pop(kind, digest(user.subject), now) is not None  # type: ignore[union-attr]
     return ended

@@ -31,6 +31,7 @@ STILL_OPEN: Final = frozenset(
         "/oauth/logout/confirm",
         "/oauth/par",
         "/oauth/record",
+        "/oauth/record/search",
         "/oauth/revoke",
         "/oauth/token",
         "/oauth/userinfo",

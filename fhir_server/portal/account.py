@@ -12,11 +12,11 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.portal import connected_apps, page_handlers
 from fhir_server.smart.accounts import account_events, browser_names, reauthentication, second_factor, sessions, users
 from fhir_server.smart.accounts.account_events import AccountEvent
-from fhir_server.smart.accounts.sessions import OpenSession, Session
+from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest
 from fhir_server.smart.core.security_events import SecurityEvent
-from fhir_server.smart.tokens import back_channel
 from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
@@ -58,12 +58,11 @@ class AccountPages:
             return await self._page(session, _MISMATCH)
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._reject(session, "password")
-        ended = await sessions.list_all(self.smart, session.user)
         try:
             user = await users.set_password(self.smart.store, session.user, form.get("new", ""), self.smart.passwords, self.smart.now())
         except (ValueError, TimeoutError) as error:
             return await self._page(session, str(error) or _WRONG_PASSWORD)
-        return await self._finish_change(request, user, "password", ended)
+        return await self._finish_change(request, user, "password")
 
     async def end_sessions(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         selected = [listed for listed in await sessions.list_all(self.smart, session.user) if f"end-{digest(listed.key)}" in form]
@@ -74,7 +73,7 @@ class AccountPages:
         for listed in selected:
             await sessions.end_by_key(self.smart, listed.key)
         await self._record(session.user, "sessions")
-        return self._telling(page_handlers.redirect_to(PATH, done="sessions"), session.user, selected)
+        return page_handlers.redirect_to(PATH, done="sessions")
 
     async def start_setup(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         """Show the seed of a new second factor. It counts only after :meth:`confirm_setup`."""
@@ -83,7 +82,7 @@ class AccountPages:
         seed = second_factor.new_seed()
         pending = (digest(session.key), second_factor.encrypt_seed(self.smart, seed))
         expires = self.smart.now() + _SETUP_LIFE
-        family = users.session_family(session.user.username)
+        family = session_ends.account_family(session.user.username)
         await self.smart.store.key_values.put(_SETUP_KIND, digest(session.user.subject), msgspec.json.encode(pending), expires, family)
         return self._setup_page(session, seed)
 
@@ -97,40 +96,34 @@ class AccountPages:
         if not await second_factor.verify_first_code(self.smart, session.user, form.get("code", ""), seed):
             return self._setup_page(session, seed, _WRONG_FIRST_CODE)
         codes = await second_factor.enroll(self.smart, session.user, seed)
-        ended = await sessions.list_all(self.smart, session.user)
         # The password was given at the start of the setup.
         session, cookie = await self._replace_sessions(request, session.user, session.authenticated, (*session.amr, "otp", "mfa"))
         await self._record(session.user, "second-factor")
         await account_events.record(self.smart.store, session.user, "second", self.smart.now(), browser_names.describe_browser(request))
         page = page_handlers.render(self.smart, "recovery_codes.html", session=session, codes=codes, onward=PATH)
-        return self._telling(page_handlers.with_cookie(self.smart, page, cookie), session.user, ended)
+        return page_handlers.with_cookie(self.smart, page, cookie)
 
     async def remove_second_factor(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         if second_factor.is_required(self.smart, session.user):
             return await self._page(session, _REQUIRED)
         if not await reauthentication.reauthenticate(self.smart, request, session.user, form):
             return await self._reject(session, "second-factor")
-        ended = await sessions.list_all(self.smart, session.user)
         await second_factor.remove(self.smart.store, session.user)
-        return await self._finish_change(request, session.user, "second", ended)
+        return await self._finish_change(request, session.user, "second")
 
     # parts
 
-    async def _finish_change(self, request: Request, user: User, what: str, ended: Sequence[OpenSession]) -> Response:
+    async def _finish_change(self, request: Request, user: User, what: str) -> Response:
         """Replace the sessions, record the change, and redirect to the account page."""
         has_factor = await second_factor.find_factor(self.smart, user) is not None  # then its code was just asked for
         _, cookie = await self._replace_sessions(request, user, self.smart.now(), ("pwd", "otp", "mfa") if has_factor else ("pwd",))
         await self._record(user, what)
         await account_events.record(self.smart.store, user, _EVENT_KINDS[what], self.smart.now(), browser_names.describe_browser(request))
-        return self._telling(page_handlers.with_cookie(self.smart, page_handlers.redirect_to(PATH, done=what), cookie), user, ended)
-
-    def _telling(self, response: Response, user: User, ended: Sequence[OpenSession]) -> Response:
-        """The response, after which the apps of these sessions are told that they have ended."""
-        return back_channel.telling(self.smart, response, user, [listed.key for listed in ended])
+        return page_handlers.with_cookie(self.smart, page_handlers.redirect_to(PATH, done=what), cookie)
 
     async def _replace_sessions(self, request: Request, user: User, authenticated: int, amr: tuple[str, ...]) -> tuple[Session, str]:
         """End all sessions of the account; return a new session for this browser and its cookie."""
-        await self.smart.store.key_values.delete_family(users.session_family(user.username))
+        await session_ends.end_all(self.smart.store, user.username)
         browser = browser_names.describe_browser(request)
         cookie = await sessions.start(self.smart, user, browser, authenticated=authenticated, amr=amr)
         return Session(user, self.smart.now(), sessions.form_token(cookie), digest(cookie)), cookie

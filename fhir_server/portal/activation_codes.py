@@ -4,12 +4,15 @@ Until an account redeems the code, the grant gives access to no one. A code work
 is stored. Attempts are counted for each account before the code is checked, so parallel requests and new sessions give no
 extra attempts. All failures of a code have the same message.
 
-The person who gives access learns whose account used the code, and when. A code can be for one user name alone: then any other account
-gets the answer for a wrong code, and the code stays valid.
+The person who gives access learns whose account used the code, and when. A code can be for one user name alone, and for a person with
+one birth date: then any other account, and any other date, gets the answer for a wrong code, and the code stays valid. Birth dates can be
+guessed, so few wrong ones are free for a code; further attempts take turns, in which the right date passes.
 """
 
 from __future__ import annotations
 
+import hmac
+from datetime import date
 from typing import Final, Literal
 
 import msgspec
@@ -17,15 +20,18 @@ import msgspec
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.smart.accounts import account_events, attempts, typed_codes, user_index, users
 from fhir_server.smart.accounts.attempts import AttemptLimit
+from fhir_server.smart.accounts.sign_in_rate import in_words
+from fhir_server.smart.accounts.turns import Line
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core.context import DAY, digest
+from fhir_server.smart.core.context import DAY, MINUTE, digest
 from fhir_server.store import KeyValueStore, Store
 
 CODE_LIFE: Final = 90 * DAY
 WRONG: Final = (
     "This code is wrong, has been used or has expired, or there were too many attempts. Check the code, wait 15 minutes "
-    "and try again, or ask for a new code."
+    "and try again, or ask for a new code. It may be for another user name, or need your birth date."
 )
+WAIT: Final = "There were many wrong attempts with this code. Enter it again in {wait}, with the birth date, within ten minutes from then."
 OWN: Final = "This code is for your own record. Give it to the person you share your record with."
 STAFF: Final = "You cannot use a code with a work account. Sign in with your personal account."
 BUSY: Final = "Your account is being changed in another browser tab. Wait a minute and try again."
@@ -34,6 +40,8 @@ CodeState = Literal["none", "waiting", "withdrawn", "expired", "accepted"]
 _INVITATION: Final = "invitation"
 _ACTIVATION: Final = "activation"
 _LENGTH: Final = 20  # 100 random bits
+_FREE_DATES: Final = 10  # wrong birth dates for a code in a day, from all accounts
+_DATE_INTERVAL: Final = 3 * MINUTE
 
 
 class CodeRefusedError(Exception):
@@ -48,6 +56,7 @@ class Invitation(msgspec.Struct, frozen=True):
     ``until``     when that code expires (microseconds since 1970 UTC)
     ``accepted``  whether an account has redeemed a code
     ``taker``     digest of the only user name that may redeem a code; "" for any
+    ``born``      digest of the birth date that must be entered with the code; "" for none
     ``taken_by``, ``taken_at``  the name of the account that redeemed it, and when; "" and 0 if it did before this was stored
     """
 
@@ -60,6 +69,12 @@ class Invitation(msgspec.Struct, frozen=True):
     taker: str = ""
     taken_by: str = ""
     taken_at: int = 0
+    born: str = ""
+
+
+def born_of(related_person: str, born: date | None) -> str:
+    """Return the ``born`` of an invitation for this birth date; "" for none."""
+    return digest(f"born {related_person} {born.isoformat()}") if born else ""
 
 
 def taker_of(username: str) -> str:
@@ -113,8 +128,8 @@ async def delete_codes(values: KeyValueStore, consent: str) -> None:
     await values.delete_family(_family(consent))
 
 
-async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, Invitation]:
-    """Link the grant's RelatedPerson to the account, whose sessions stay open.
+async def redeem(store: Store, user: User, typed: str, now: int, born: date | None = None) -> tuple[User, Invitation]:
+    """Link the grant's RelatedPerson to the account, whose sessions stay open.  ``born`` is the birth date that the person entered.
 
     Returns the changed user and the invitation. Raises CodeRefusedError.
     """
@@ -127,6 +142,7 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
         raise CodeRefusedError(WRONG)
     if invitation.patient == user.patient:
         raise CodeRefusedError(OWN)
+    guess = await _guess(values, invitation, user, born, now) if invitation.born else ""
     if await values.pop(_ACTIVATION, key, now) is None:
         raise CodeRefusedError(WRONG)
     try:
@@ -135,11 +151,25 @@ async def redeem(store: Store, user: User, typed: str, now: int) -> tuple[User, 
         await _activate(values, invitation)
         raise CodeRefusedError(WRONG if isinstance(error, LookupError) else BUSY) from None
     await _put(values, msgspec.structs.replace(invitation, accepted=True, taken_by=changed.name, taken_at=now))
-    await attempts.release(values, attempt, now)
+    for slot in (attempt, guess):
+        await attempts.release(values, slot, now)
     giver = await user_index.find(store, f"Patient/{invitation.patient}")
     if giver is not None:
         await account_events.record(store, giver, "code-used", now, by=changed.name)
     return changed, invitation
+
+
+async def _guess(values: KeyValueStore, invitation: Invitation, user: User, born: date | None, now: int) -> str:
+    """Compare the birth date, if that is free or the account's turn.  Returns the slot to release.  Raises CodeRefusedError."""
+    name = f"birth date of {invitation.related_person}"
+    slot = await AttemptLimit(name, _FREE_DATES, window=DAY).take(values, now)
+    if slot is None:
+        wait = await Line(name, _DATE_INTERVAL, 1).take(values, user.subject, user.subject, now)
+        if wait:
+            raise CodeRefusedError(WAIT.format(wait=in_words(wait)))
+    if not hmac.compare_digest(born_of(invitation.related_person, born), invitation.born):
+        raise CodeRefusedError(WRONG)
+    return slot or ""
 
 
 async def find_accepted(store: Store, user: User, typed: str) -> tuple[User, Invitation] | None:

@@ -9,7 +9,7 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.authorize import sensitive_categories
 from fhir_server.smart.authorize.scope_wording import describe_granted
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core import grant_index
+from fhir_server.smart.core import grant_index, records
 from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
@@ -42,8 +42,10 @@ class ConnectedApp:
 
 async def list_connected(context: PortalContext, user: User, now: int) -> list[ConnectedApp]:
     """Return the person's active token grants, sorted by the client's name."""
-    records = {choice.patient: choice.name for choice in await context.records(user, now)}
-    apps = [await _app(context, user, grant, records) for grant in await active_grants(context.smart, user, now)]
+    grants = await active_grants(context.smart, user, now)
+    found = [await records.find(context.smart, user.person(), patient) for patient in {grant.patient for grant in grants if grant.patient}]
+    names = {choice.patient: choice.name for choice in found if choice is not None}
+    apps = [await _app(context, user, grant, names) for grant in grants]
     return sorted(apps, key=lambda app: (app.name, app.record, app.renewed))
 
 
@@ -76,10 +78,10 @@ async def names(smart: SmartContext, user: User, now: int) -> list[str]:
     return sorted(client.name if client else client_id for client, client_id in registered)
 
 
-async def _app(context: PortalContext, user: User, grant: TokenGrant, records: dict[str, str]) -> ConnectedApp:
+async def _app(context: PortalContext, user: User, grant: TokenGrant, names: dict[str, str]) -> ConnectedApp:
     client = await clients.find(context.smart.store, grant.client_id)
     scope = tokens.current_scope(client, grant) if client else ""
-    record = records.get(grant.patient, _NO_ACCESS) if grant.patient else _ANY_RECORD
+    record = names.get(grant.patient, _NO_ACCESS) if grant.patient else _ANY_RECORD
     scopes = describe_granted(resource_scopes(scope), user.role)
     withheld = sensitive_categories.describe(grant.withheld)
     name = client.name if client else grant.client_id

@@ -15,6 +15,7 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent.policy import ActorKind
 from fhir_server.interactions.service import Service
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import records
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.persons import Person, RecordChoice, own_reference
 from fhir_server.smart.core.scopes import resource_scopes
@@ -45,7 +46,9 @@ class PortalContext:
         return ResourceWriter(tx, self.service.labeler, self.service.base, now)
 
     async def records(self, user: User, now: int) -> Sequence[RecordChoice]:
-        """Return the records this person may open, the person's own first."""
+        """Return the records this person may open, the person's own first; of a clinician's patients, the first page."""
+        if records.are_searched(user.person()):
+            return (await self.smart.charts.find(user.person(), user.subject, "", "", now)).charts
         return await self.smart.records(user.person(), now)
 
     async def own_record(self, snapshot: Snapshot, user: User, now: int) -> View:

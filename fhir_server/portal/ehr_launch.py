@@ -1,4 +1,4 @@
-"""EHR launch for clinicians: lists patients, visits and apps, and creates the ``launch`` parameter.
+"""EHR launch for clinicians: lists visits and apps, and creates the ``launch`` parameter.
 
 https://hl7.org/fhir/smart-app-launch/STU2.2/app-launch.html#launch-app-ehr-launch.
 """
@@ -11,26 +11,14 @@ from urllib.parse import urlencode
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients import clients, staff_apps
 from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core import records
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.persons import EncounterChoice, RecordChoice
+from fhir_server.smart.core.persons import EncounterChoice
 from fhir_server.smart.tokens.launch import Launch, create_launch
 
 
 class NoChartError(Exception):
     """The clinician may not open this patient's chart, or the visit or the app does not exist for it. The page does not say which."""
-
-
-async def list_charts(smart: SmartContext, user: User) -> dict[str, RecordChoice]:
-    """Return the patients whose charts this clinician may open, by id."""
-    return {choice.patient: choice for choice in await smart.records(user.person(), smart.now())}
-
-
-async def find_chart(smart: SmartContext, user: User, patient: str) -> RecordChoice:
-    """Return the chart of ``patient``. Raises NoChartError."""
-    chart = (await list_charts(smart, user)).get(patient)
-    if chart is None:
-        raise NoChartError
-    return chart
 
 
 async def list_visits(smart: SmartContext, user: User, patient: str) -> Sequence[EncounterChoice]:
@@ -58,7 +46,8 @@ async def launch(smart: SmartContext, user: User, patient: str, client_id: str, 
 
     The ``launch`` parameter in it works once, for this client and this clinician.
     """
-    await find_chart(smart, user, patient)
+    if await records.find(smart, user.person(), patient) is None:
+        raise NoChartError
     client = next((app for app in await list_apps(smart) if app.client_id == client_id), None)
     visible = {visit.encounter for visit in await list_visits(smart, user, patient)}
     if client is None or (encounter and encounter not in visible):

@@ -7,11 +7,12 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from fhir_server.errors import Problem
-from fhir_server.portal import chart_list, ehr_launch, page_handlers
+from fhir_server.portal import ehr_launch, page_handlers
 from fhir_server.portal.context import PortalContext
 from fhir_server.portal.ehr_launch import NoChartError
 from fhir_server.smart.accounts import app_handover
 from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.core import records
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 
@@ -41,7 +42,7 @@ class ChartPages:
         if session.user.role != "clinician":
             return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
         try:
-            found = await chart_list.find_charts(self.context, session.user, typed, page, self.smart.now())
+            found = await self.smart.charts.find(session.user.person(), session.user.subject, typed, page, self.smart.now())
         except Problem:
             return page_handlers.render_failure(self.smart, _STALE, 400, session)
         return page_handlers.render(self.smart, "ehr.html", session=session, charts=found.charts, next=found.next, typed=typed)
@@ -49,7 +50,7 @@ class ChartPages:
     async def show_chart(self, request: Request, session: Session) -> Response:
         if session.user.role != "clinician":
             return page_handlers.render_failure(self.smart, _CLINICIANS_ONLY, 403, session)
-        chart = await chart_list.find_chart(self.context, session.user, request.path_params["patient"], self.smart.now())
+        chart = await records.find(self.smart, session.user.person(), request.path_params["patient"])
         if chart is None:
             return page_handlers.render_failure(self.smart, _NO_CHART, 404, session)
         apps, visits = await ehr_launch.list_apps(self.smart), await ehr_launch.list_visits(self.smart, session.user, chart.patient)

@@ -31,6 +31,7 @@ class SharingRequest:
     ``level``         a code of the CodeSystem proxy-level
     ``until``         the last day of access; None: until the patient ends it
     ``taker``         the user name of the only account that may use the code; "" for any
+    ``born``          the birth date that must be entered with the code; None for none
     """
 
     name: str
@@ -38,6 +39,7 @@ class SharingRequest:
     level: str
     until: date | None = None
     taker: str = ""
+    born: date | None = None
 
 
 def build_related_person(patient: str, request: SharingRequest) -> Draft:

@@ -140,6 +140,7 @@ class PortalPages:
             "last": "" if grant.until is None else format_instant_date(grant.until - 1, zone),
             "code": activation_codes.code_state(invitation, now),
             "is_bound": invitation is not None and bool(invitation.taker),
+            "has_birth_date": invitation is not None and bool(invitation.born),
             "taken_by": invitation.taken_by if invitation else "",
             "taken_on": format_instant(invitation.taken_at, zone) if invitation and invitation.taken_at else "",
         }
@@ -163,21 +164,29 @@ class PortalPages:
     # activation codes
 
     async def show_accept(self, request: Request, session: Session) -> Response:
-        return page_handlers.render(self.smart, "accept.html", session=session)
+        return self._code_form(session, {})
 
     async def redeem(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
         try:
-            user, invitation = await activation_codes.redeem(self.smart.store, session.user, form.get("code", ""), now)
+            born = sharing.parse_birth_date(form["born"], self.context.today(now)) if form.get("born") else None
+        except SharingFormError as error:
+            return self._code_form(session, form, str(error), error.field)
+        try:
+            user, invitation = await activation_codes.redeem(self.smart.store, session.user, form.get("code", ""), now, born)
         except activation_codes.CodeRefusedError as refused:
             earlier = await activation_codes.find_accepted(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
                 return await self._accepted_page(session, *earlier, now)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
-            return page_handlers.render(self.smart, "accept.html", 400, session=session, problem=str(refused), typed=form.get("code", ""))
+            return self._code_form(session, form, str(refused))
         about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
         return await self._accepted_page(session, user, invitation, now)
+
+    def _code_form(self, session: Session, form: dict[str, str], problem: str = "", invalid_field: str = "") -> Response:
+        view = {"typed": form.get("code", ""), "problem": problem, "invalid_field": invalid_field}
+        return page_handlers.render(self.smart, "accept.html", 400 if problem else 200, session=session, **view)
 
     async def _accepted_page(self, session: Session, user: User, invitation: Invitation, now: int) -> Response:
         """The session goes on as it is: a code proves nobody's identity."""

@@ -25,6 +25,8 @@ MAX_NAME: Final = 100
 _NAME: Final = f"Enter the other person's name, with at most {MAX_NAME} characters."
 _LEVEL: Final = "Select an access level."
 _TAKER: Final = f"A user name has at most {MAX_NAME} characters."
+_BORN: Final = "Enter the birth date as year, month and day, or leave it empty."
+_FIRST_BIRTH: Final = date(1850, 1, 1)
 _UNTIL: Final = "The last day must be today or a later date."
 _MANY: Final = f"You can share a record with at most {MAX_GRANTS} people. End someone's access first."
 ENDED: Final = "This access has already ended."
@@ -52,7 +54,19 @@ def parse_sharing_request(form: dict[str, str], today: date) -> SharingRequest:
     taker = form.get("taker", "").strip()
     if len(taker) > MAX_NAME or not taker.isprintable():
         raise SharingFormError(_TAKER, "taker")
-    return SharingRequest(name, relationship if relationship in RELATIONSHIPS else "", level, until, taker)
+    born = parse_birth_date(form["born"], today) if form.get("born") else None
+    return SharingRequest(name, relationship if relationship in RELATIONSHIPS else "", level, until, taker, born)
+
+
+def parse_birth_date(text: str, today: date) -> date:
+    """Read a birth date. Raises SharingFormError."""
+    try:
+        born = date.fromisoformat(text.strip())
+    except ValueError:
+        raise SharingFormError(_BORN, "born") from None
+    if not _FIRST_BIRTH <= born <= today:
+        raise SharingFormError(_BORN, "born")
+    return born
 
 
 def _parse_last_day(text: str, today: date) -> date:
@@ -92,7 +106,8 @@ async def share(context: PortalContext, user: User, request: SharingRequest, now
         await writer.write(consent, consent_id, takes_labels=False, previous=None)
 
     await context.smart.store.write(job)
-    invitation = Invitation(patient, consent_id, related_person, taker=activation_codes.taker_of(request.taker))
+    taker, born = activation_codes.taker_of(request.taker), activation_codes.born_of(related_person, request.born)
+    invitation = Invitation(patient, consent_id, related_person, taker=taker, born=born)
     code = await activation_codes.issue(context.smart.store.key_values, invitation, now)
     return code, consent_id
 

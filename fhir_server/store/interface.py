@@ -119,7 +119,7 @@ class Snapshot(Protocol):
     async def records_unfiltered(self, kind: str, prefix: str = "", limit: int | None = None) -> tuple[tuple[str, bytes], ...]:
         """Return at most ``limit`` key-value records of this kind as (key, value), ordered by key; only keys with this prefix.
 
-        For what the server itself keeps in a transaction, without an expiry.  The prefix is of ASCII characters.
+        Expired ones too, as long as they are stored.  The prefix is of ASCII characters.
         """
 
 

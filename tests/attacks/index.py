@@ -55,6 +55,7 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
         *("test_issued_secrets", "test_client_secret_guessing", "test_introspection_guessing"),
         *("test_guessing_", "test_parallel_guesses"),
         *("test_initial_access_token_guessing", "test_activation_code_guessing"),
+        *("test_who_guesses_birth_dates", "test_guesses_of_a_birth_date"),
     ),
     "Usernames are enumerated by text or by timing": ("test_user_enumeration",),
     "A script is injected into a page": ("test_script_injection", "test_sign_in_page_escapes", "test_federation_error_description"),

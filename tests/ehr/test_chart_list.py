@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from fhir_server.portal import chart_list
+from fhir_server.access import chart_search
 from tests.ehr.environment import Ehr, Visitor
 
 
@@ -42,7 +42,7 @@ def test_search_without_a_hit_says_so(ehr: Ehr, typed: str) -> None:
 def test_search_returns_a_page_after_another(ehr: Ehr, monkeypatch: pytest.MonkeyPatch) -> None:
     clinician = ehr.visitor()
     everybody = clinician.patients()
-    monkeypatch.setattr(chart_list, "PAGE", 3)
+    monkeypatch.setattr(chart_search, "PAGE", 3)
     found, page = [], clinician.get("/ehr")
     while True:
         found += listed(page)

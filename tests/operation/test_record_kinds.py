@@ -21,12 +21,13 @@ LASTING = {
     "signing-key", "staff-app", "store-fact", "trusted-publisher", "user",
 }  # fmt: skip
 COUNTS_AND_LOCKS = {
-    "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account", "device", "dpop-proof", "export",
+    "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account", "clients-of-session",
+    "device", "dpop-proof", "export",
     "export-page", "export-slot", "export-turn", "jti", "known-network", "link-pause", "link-place", "link-renewing",
-    "logout-request", "naming-client", "one-time-code", "open-app", "pairwise-account", "pairwise-subject", "rate-limit",
-    "sent-form", "session-apps", "spent-code", "spent-refresh", "turn", "turns",
+    "logout-notice", "logout-request", "naming-client", "one-time-code", "open-app", "pairwise-account", "pairwise-subject", "rate-limit",
+    "sent-form", "session-apps", "session-watch", "spent-code", "spent-refresh", "turn", "turns",
 }  # fmt: skip
-INDEXES = {"grant-index-complete", "user-index"}  # the first look-up may make them
+INDEXES = {"client-name", "grant-index-complete", "user-index"}  # the first look-up may make them
 GIVES_ACCESS = {"activation"}  # ended by the patient who made it: it opens nothing to anybody who is not signed in
 CALLS = {"put", "put_if_absent", "KeyValueRecord", "Register", "_new_token", "SealedRecords"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from fhir_server.smart.accounts import sessions, users
 from fhir_server.smart.clients import clients
-from fhir_server.smart.core import grant_index, token_grants
+from fhir_server.smart.core import grant_index, session_ends, token_grants
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import Store
@@ -37,7 +37,7 @@ async def _plant(world: World) -> None:
     for number in range(OTHERS):
         grant = TokenGrant("demo-public", "patient/*.rs", f"family {number}", f"other{number}", "p")
         await tokens.issue(world.store, grant, now, refresh=grant.scope)
-        await values.put("session", f"s{number}", b'{"username":"o","started":1}', 2**62, users.session_family(f"other{number}"))
+        await values.put("session", f"s{number}", b'{"username":"o","started":1}', 2**62, session_ends.account_family(f"other{number}"))
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         if tag == "form":
-            self._other = given.get("action") in ("/sign-out", "/oauth/cancel")
+            self._other = given.get("action") in ("/sign-out", "/oauth/cancel", "/oauth/record/search")
             self.action = self.action if self._other else given.get("action") or ""
         if tag != "input" or self._other or not self.action or not given.get("name"):
             return

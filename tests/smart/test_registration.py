@@ -248,16 +248,16 @@ def test_two_apps_cannot_register_one_name(world: World) -> None:
 
 
 def test_concurrent_look_alike_registrations_succeed_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = clients.list_all
+    known = clients.find_similar
 
-    async def slow(store: Any) -> Any:
+    async def slow(store: Any, name: str) -> Any:
         """Let other tasks run after the query, as with a store over a network."""
-        found = await known(store)
+        found = await known(store, name)
         await let_others_run()
         return found
 
-    monkeypatch.setattr(clients, "list_all", slow)
-    names = ["Heart diary", "heart diary", "HEART DIARY", "Heart-diary", "Hеart diary", "Heart dіary"]
+    monkeypatch.setattr(clients, "find_similar", slow)
+    names = ["Heart diary", "heart diary", "HEART DIARY", "Heart-diary", "Hеart diary", "Heart dіary", "HeartDiaryApp", "TheHeartDiary"]
 
     async def race() -> list[int]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN) as client:

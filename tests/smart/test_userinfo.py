@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 
 import httpx
+import msgspec
 import pytest
 
+from fhir_server.smart.accounts import users
 from fhir_server.smart.core.context import HOUR, MINUTE, SECOND
+from fhir_server.smart.core.token_grants import TokenGrant
+from fhir_server.smart.tokens import id_tokens
 from tests.smart.environment import BASE, World, claims_of
-from tests.smart.openid_helpers import PLAIN, allow_profile
+from tests.smart.openid_helpers import PLAIN, allow_profile, change_client
 
 
 def userinfo(world: World, token: str, method: str = "GET", scheme: str = "Bearer") -> httpx.Response:
@@ -96,3 +101,31 @@ def test_core_2_amr_names_the_password(world: World) -> None:
     claims = claims_of(world.tokens()["id_token"])[1]
     assert claims["amr"] == ["pwd"]
     assert "acr" not in claims
+
+
+# claims and scopes
+
+
+def test_core_5_4_scope_email_is_not_supported_and_no_error(world: World) -> None:
+    """Accounts hold no e-mail address, so none is verified.  What is not supported is left out (OpenID Connect Core 3.1.2.1)."""
+    change_client(world, scopes="openid profile email address phone offline_access")
+    tokens = world.tokens(scope="openid email profile phone", aud=None)
+    assert tokens["scope"].split() == ["openid", "profile"]
+    claims = set(userinfo(world, tokens["access_token"]).json()) | set(claims_of(tokens["id_token"])[1])
+    assert not {claim for claim in claims if claim.startswith(("email", "phone", "address"))}
+    document = world.http.get("/.well-known/openid-configuration").json()
+    assert not {"email", "phone", "address"} & set(document["scopes_supported"])
+    assert not {"email", "email_verified"} & set(document["claims_supported"])
+
+
+def test_discovery_3_claims_supported_are_those_that_are_sent(world: World) -> None:
+    """All claims of a sign-in with every scope; ``acr`` comes with two factors only."""
+    allow_profile(world)
+    user = asyncio.run(users.find(world.store, "adult"))
+    assert user is not None
+    asyncio.run(users.save(world.store, msgspec.structs.replace(user)))  # so that it is known when it was changed
+    tokens = world.tokens(scope=PLAIN, aud=None)
+    sent = set(userinfo(world, tokens["access_token"]).json()) | set(claims_of(tokens["id_token"])[1])
+    grant = TokenGrant("demo-public", PLAIN, "family", amr=("pwd", "otp", "mfa"))
+    sent |= set(id_tokens.sign_in_claims(grant))
+    assert set(world.http.get("/.well-known/openid-configuration").json()["claims_supported"]) == sent

@@ -12,6 +12,7 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import SmartContext, digest
 from fhir_server.smart.core.encryption import InvalidToken, SealedRecords, seal, unseal
 from fhir_server.smart.core.registry import Register
@@ -117,7 +118,7 @@ async def unlink(store: Store, issuer: str, sub: str) -> bool:
     if linked is None:
         return False
     await _identities.remove(store, _name(issuer, sub))
-    await store.key_values.delete_family(users.session_family(linked.username))
+    await session_ends.end_all(store, linked.username)
     return True
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fhir_server.smart.accounts import administration, identity_providers, users
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.store import Store
 
 
@@ -24,7 +25,7 @@ async def merge(store: Store, kept: str, ended: str, now: int) -> tuple[User, Us
         keep, end = await administration.require(store, kept), await administration.require(store, ended)
         merged = combined(keep, end)
         result = await administration.apply(store, keep, merged, now) if merged != keep else keep
-        await store.key_values.delete_family(users.session_family(keep.username))
+        await session_ends.end_all(store, keep.username)
         for identity in await identity_providers.list_linked_identities(store):
             if identity.subject == end.subject:
                 await identity_providers.unlink(store, identity.issuer, identity.sub)

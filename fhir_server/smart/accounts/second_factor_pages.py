@@ -19,11 +19,11 @@ from fhir_server.smart.accounts import (
     second_factor,
     second_factor_pending,
     sessions,
-    users,
 )
 from fhir_server.smart.accounts.second_factor_pending import PendingSecondFactor
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
@@ -103,7 +103,7 @@ class SecondFactorPages:
         path, amr = pending.return_path, (*pending.amr, "otp", "mfa")
         if seed:
             # Ends other pending setups of this account: they know the password only, and must now enter a code.
-            await self._smart.store.key_values.delete_family(users.session_family(user.username))
+            await session_ends.end_all(self._smart.store, user.username)
         codes = await second_factor.enroll(self._smart, user, seed) if seed else ()
         if codes:
             await account_events.record(self._smart.store, user, "second", self._smart.now(), browser_names.describe_browser(request))

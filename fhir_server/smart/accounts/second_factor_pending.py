@@ -9,6 +9,7 @@ import msgspec
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.second_factor import PURPOSE
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
 from fhir_server.smart.core.encryption import SealedRecords
 
@@ -39,7 +40,7 @@ async def start(smart: SmartContext, user: User, return_path: str, authenticated
     """Return the session cookie of the pending sign-in.  It ends after ten minutes, or when the account changes."""
     cookie = new_secret()
     text = msgspec.json.encode(PendingSecondFactor(user.username, return_path, seed, authenticated, amr))
-    await smart.store.key_values.put(_KIND, digest(cookie), text, smart.now() + LIFE, users.session_family(user.username))
+    await smart.store.key_values.put(_KIND, digest(cookie), text, smart.now() + LIFE, session_ends.account_family(user.username))
     return cookie
 
 

@@ -14,8 +14,9 @@ import hmac
 
 import msgspec
 
-from fhir_server.smart.accounts import users
+from fhir_server.smart.accounts import session_use, users
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.token_grants import SESSION, SESSION_SEEN, session_end
 
@@ -72,8 +73,8 @@ async def start(smart: SmartContext, user: User, browser: str = "", *, authentic
     cookie, now = new_secret(), smart.now()
     key, lapses = digest(cookie), now + SESSION_IDLE
     record = msgspec.json.encode(_StoredSession(user.username, now, browser, authenticated, amr))
-    await smart.store.key_values.put(SESSION_SEEN, key, str(lapses).encode(), lapses, _family(key))
-    await smart.store.key_values.put(SESSION, key, record, now + SESSION_LIFE, users.session_family(user.username))
+    await smart.store.key_values.put(SESSION_SEEN, key, str(lapses).encode(), lapses, session_ends.family(key))
+    await smart.store.key_values.put(SESSION, key, record, now + SESSION_LIFE, session_ends.account_family(user.username))
     return cookie
 
 
@@ -83,17 +84,15 @@ async def current(smart: SmartContext, cookie: str, *, is_active: bool = True) -
     Extends its idle time, unless the request is one that an app sends without the user (``is_active`` is False).
     """
     now, key, values = smart.now(), digest(cookie), smart.store.key_values
-    seen = await values.get(SESSION_SEEN, key, now) if cookie else None
-    if seen is None:
+    if not cookie or await values.get(SESSION_SEEN, key, now) is None:
         return None
     text = await values.get(SESSION, key, now)
     stored = None if text is None else msgspec.json.decode(text, type=_StoredSession)
     user = None if stored is None else await users.find(smart.store, stored.username)
     if stored is None or user is None or user.disabled:
         return None
-    if is_active:  # fails if another request has done it, or the session ended
-        lapses = min(now + SESSION_IDLE, stored.started + SESSION_LIFE)
-        await values.replace_value(SESSION_SEEN, key, seen, str(lapses).encode(), lapses)
+    if is_active:
+        await session_use.extend(smart.store, key, now, interval=0)
     authenticated = stored.started if stored.authenticated is None else stored.authenticated
     return Session(user, stored.started, form_token(cookie), key, authenticated, stored.amr)
 
@@ -112,20 +111,14 @@ async def end(smart: SmartContext, cookie: str) -> None:
 
 async def end_by_key(smart: SmartContext, key: str) -> None:
     """End the session of this key, and at once the access of apps that ends with it."""
-    await smart.store.key_values.delete_family(_family(key))
-    for kind in (SESSION, SESSION_SEEN):  # a session of an earlier version is of the account's family only
-        await smart.store.key_values.pop(kind, key, smart.now())
+    await session_ends.end(smart.store, key)
 
 
 async def list_all(smart: SmartContext, user: User) -> list[OpenSession]:
     """Return the account's open sessions, the latest first."""
     now, values = smart.now(), smart.store.key_values
-    listed = await values.list_family(SESSION, users.session_family(user.username), now)
+    listed = await values.list_family(SESSION, session_ends.account_family(user.username), now)
     stored = [(key, msgspec.json.decode(text, type=_StoredSession)) for key, text in listed]
     own = [OpenSession(key, session.browser, session.started) for key, session in stored]
     active = [session for session in own if await values.get(SESSION_SEEN, session.key, now) is not None]
     return sorted(active, key=lambda session: -session.started)
-
-
-def _family(key: str) -> str:
-    return f"session:{key}"

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_server.clock import MAX_INSTANT
-from fhir_server.smart.core import grant_index
+from fhir_server.smart.core import grant_index, session_ends
 from fhir_server.smart.core.context import MINUTE, digest, new_secret
 from fhir_server.smart.core.password_rules import DEFAULT_RULES, PasswordRules
 from fhir_server.smart.core.persons import Person, Role, references
@@ -152,7 +152,7 @@ async def save(store: Store, user: User) -> User:
     Returns the account as it is stored.
     """
     stored = await put(store, user)
-    await store.key_values.delete_family(session_family(user.username))
+    await session_ends.end_all(store, user.username)
     return stored
 
 
@@ -256,14 +256,9 @@ async def give_up(store: Store, username: str, now: int) -> bool:
     removed = await _users.remove(store, username)
     if removed:
         await store.key_values.put(_FORMER, username, b"", MAX_INSTANT)
-    await store.key_values.delete_family(session_family(username))
+    await session_ends.end_all(store, username)
     await grant_index.revoke(store, await grant_index.of_user(store, username, now))
     return removed
-
-
-def session_family(username: str) -> str:
-    """Return the key family of the account's sessions in the key-value store."""
-    return f"user:{digest(username)}"
 
 
 def second_factor_family(user: User) -> str:

@@ -16,10 +16,10 @@ import msgspec
 
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User, account_family
-from fhir_server.smart.authorize import requests
 from fhir_server.smart.authorize.requests import AuthorizationRequest
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client, shown_hosts
+from fhir_server.smart.core import records
 from fhir_server.smart.core.context import GRANT_LIFE, SmartContext, digest
 from fhir_server.smart.core.persons import RecordChoice
 from fhir_server.smart.tokens import launch
@@ -83,12 +83,11 @@ async def read(smart: SmartContext, authorization: AuthorizationRequest, session
 async def _choice(
     smart: SmartContext, authorization: AuthorizationRequest, session: Session, launched: Launch | None
 ) -> RecordChoice | None:
-    choices = await requests.choices(smart, session)
     if authorization.parameter("launch"):
-        return choices.get(launched.patient) if launched else None
+        return await records.find(smart, session.user.person(), launched.patient) if launched else None
     if not authorization.patient or not authorization.is_record_chosen(session) or not authorization.needs_record(session):
         return None
-    return choices.get(authorization.patient)
+    return await records.find(smart, session.user.person(), authorization.patient)
 
 
 async def _visit(smart: SmartContext, session: Session, patient: str | None, encounter: str | None) -> tuple[str, str] | None:

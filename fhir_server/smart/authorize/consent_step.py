@@ -24,12 +24,12 @@ from fhir_server.smart.core.context import (
     SmartContext,
     new_secret,
 )
+from fhir_server.smart.core.logout_queue import session_id
 from fhir_server.smart.core.persons import Role, own_reference
 from fhir_server.smart.core.scopes import Scope, resource_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.launch import Launch
-from fhir_server.smart.tokens.session_clients import session_id
 from fhir_server.web.forms import Form
 
 OFFLINE: Final = "offline_access"

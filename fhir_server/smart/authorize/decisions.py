@@ -6,10 +6,11 @@ from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize import consent_state, open_apps, remembered_consents
 from fhir_server.smart.authorize.consent_state import ConsentState
 from fhir_server.smart.authorize.requests import AuthorizationRequest
-from fhir_server.smart.clients import clients
+from fhir_server.smart.clients import clients, subjects
+from fhir_server.smart.core import logout_queue
 from fhir_server.smart.core.context import SmartContext
+from fhir_server.smart.core.logout_queue import SignedIn
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
-from fhir_server.smart.tokens import session_clients
 from fhir_server.smart.tokens.grants import Decision, is_without_pkce
 
 
@@ -39,6 +40,9 @@ async def keep_decision(smart: SmartContext, state: ConsentState, decision: Deci
 
 
 async def note_sign_in(smart: SmartContext, session: Session, decision: Decision) -> None:
-    """Note that the session signs its user in to the client, which is then told of the sign-out."""
-    if "openid" in decision.token_grant.scope.split():
-        await session_clients.add(smart, session.key, decision.token_grant.client_id)
+    """Note that the session signs its user in to the client, which is then told of its end."""
+    client = await clients.find(smart.store, decision.token_grant.client_id)
+    if client is not None and "openid" in decision.token_grant.scope.split():
+        sub, sid = await subjects.subject(smart.store, client, session.user), logout_queue.session_id(session.key, client.client_id)
+        signed_in = SignedIn(client.client_id, sub, sid, session.user.username)
+        await logout_queue.add(smart.store, session.key, signed_in, smart.now())

@@ -18,10 +18,11 @@ from fhir_server.smart.accounts import cookies, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.authorize.sign_out_pages import SignOutPages
 from fhir_server.smart.clients import clients, subjects
+from fhir_server.smart.core import logout_queue
 from fhir_server.smart.core.context import MINUTE, REQUEST_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.pages import render
-from fhir_server.smart.tokens import id_tokens, session_clients
+from fhir_server.smart.tokens import id_tokens
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, fields, read_form, with_headers
 
 PATH: Final = "/oauth/logout"
@@ -125,7 +126,7 @@ class LogoutPages:
         client = await clients.find(self._smart.store, logout.client_id)
         if client is None or not logout.sub:
             return False
-        sid = session_clients.session_id(session.key, client.client_id)
+        sid = logout_queue.session_id(session.key, client.client_id)
         return logout.sid == sid and await subjects.account_subject(self._smart.store, client, logout.sub) == session.user.subject
 
     async def _find(self, handle: str) -> _LogoutRequest | None:

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.sessions import Session
+from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import ACCESS_LIFE, CODE_LIFE, MINUTE, SESSION_LIFE, SmartContext, digest, new_secret
 from fhir_server.smart.core.token_grants import TokenGrant
 
@@ -52,7 +52,7 @@ async def remember(smart: SmartContext, session: Session, grant: TokenGrant) -> 
         apps = msgspec.json.encode((*_decode(before), app))
         if before is not None and await values.replace_value(_APPS, session.key, before, apps):
             return
-        family, expires = users.session_family(session.user.username), session.started + SESSION_LIFE
+        family, expires = session_ends.account_family(session.user.username), session.started + SESSION_LIFE
         if before is None and await values.put_if_absent(_APPS, session.key, apps, expires, family):
             return
 
@@ -68,7 +68,7 @@ async def offer(smart: SmartContext, username: str, apps: tuple[OpenApp, ...]) -
     """Keep the apps for the page after the sign-out.  Returns the cookie by which this browser may end them."""
     cookie, now = new_secret(), smart.now()
     record = msgspec.json.encode(Offer(username, apps))
-    await smart.store.key_values.put(_OFFER, digest(cookie), record, now + _OFFER_LIFE, users.session_family(username))
+    await smart.store.key_values.put(_OFFER, digest(cookie), record, now + _OFFER_LIFE, session_ends.account_family(username))
     return cookie
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,6 +15,7 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from fhir_server.errors import Problem
 from fhir_server.smart.accounts import (
     app_handover,
     cookies,
@@ -36,16 +37,18 @@ from fhir_server.smart.authorize.logout_pages import add_logout_pages
 from fhir_server.smart.authorize.requests import AuthorizationRequest, RequestState, SignedInRequest
 from fhir_server.smart.authorize.sign_out_pages import SignOutPages
 from fhir_server.smart.authorize.staff_step import Admission
+from fhir_server.smart.core import records
 from fhir_server.smart.core.authlib import run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import MINUTE, SESSION_IDLE, SmartContext, digest, new_secret
 from fhir_server.smart.core.rate_limits import retry_after
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render, static
-from fhir_server.smart.tokens import back_channel
 from fhir_server.smart.tokens.grants import Decision
 from fhir_server.smart.tokens.server import OAuthServer
 from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, Form, address, read_form, with_headers
 
+RECORD_SEARCH: Final = "/oauth/record/search"
+_MAX_TYPED: Final = 200
 FormHandler = Callable[[Request, Form], Awaitable[Response]]
 
 
@@ -92,9 +95,7 @@ class AuthorizePages:
         await self.smart.record(SecurityEvent("sign-in", username=user.username, address=client, detail={"factor": "password"}))
         await requests.keep(self.smart, values.get("request", ""))
         path = return_path(values.get("request", ""), values.get("next", ""))
-        earlier = await sessions.current(self.smart, self._cookie(request), is_active=False)  # it ends with the sign-in
-        response = await after_first_factor(self.smart, request, user, path, self.smart.now(), ("pwd",))
-        return back_channel.telling(self.smart, response, earlier.user, (earlier.key,)) if earlier else response
+        return await after_first_factor(self.smart, request, user, path, self.smart.now(), ("pwd",))
 
     async def show_records(self, request: Request) -> Response:
         current = (await self._load(request)).signed_in
@@ -106,10 +107,19 @@ class AuthorizePages:
         if current is None:
             return self._sign_in_again(state)
         patient = dict(form).get("patient", "")
-        if patient not in await requests.choices(self.smart, current.session):
+        if await records.find(self.smart, current.session.user.person(), patient) is None:
             return await self._records_page(current, texts.CHOOSE)
         await requests.choose(self.smart, current.handle, current.authorization, current.session, patient)
         return _to("/oauth/continue", request=current.handle)
+
+    async def search_records(self, request: Request, form: Form) -> Response:
+        """The record picker for words that a clinician typed.  By POST: a name belongs in no URL, because URLs are logged."""
+        state = await self._load(request, form)
+        if state.signed_in is None:
+            return self._sign_in_again(state)
+        values = dict(form)
+        typed = " ".join(values.get("typed", "")[:_MAX_TYPED].split())
+        return await self._records_page(state.signed_in, typed=typed, page=values.get("page", ""))
 
     async def show_visits(self, request: Request) -> Response:
         current = (await self._load(request)).signed_in
@@ -260,9 +270,18 @@ class AuthorizePages:
         page = self._page("sign_in.html", status, problem=problem, **values, **client)
         return page if self._cookie(request) else cookies.with_session_cookie(self.smart, page, cookie)
 
-    async def _records_page(self, current: SignedInRequest, problem: str = "") -> Response:
-        choices = list((await requests.choices(self.smart, current.session)).values())
-        return await self._request_page("record.html" if choices else "no_record.html", current, problem, choices=choices)
+    async def _records_page(self, current: SignedInRequest, problem: str = "", typed: str = "", page: str = "") -> Response:
+        user = current.session.user
+        if not records.are_searched(user.person()):
+            choices = list((await requests.choices(self.smart, current.session)).values())
+            view: dict[str, Any] = {"choices": choices, "next": "", "typed": "", "is_searched": False}
+            return await self._request_page("record.html" if choices else "no_record.html", current, problem, **view)
+        try:
+            found = await self.smart.charts.find(user.person(), user.subject, typed, page, self.smart.now())
+        except Problem:
+            return self._error(texts.STALE_LIST)
+        view = {"choices": found.charts, "next": found.next, "typed": typed, "is_searched": True}
+        return await self._request_page("record.html" if found.charts or typed else "no_record.html", current, problem, **view)
 
     async def _visits_page(self, current: SignedInRequest, problem: str = "") -> Response:
         choices = list((await requests.encounters(self.smart, current.authorization, current.session)).values())
@@ -331,6 +350,8 @@ def add_pages(routes: APIRouter, smart: SmartContext, server: OAuthServer) -> No
     for path, (show, submit) in steps.items():
         routes.add_api_route(path, show, methods=["GET"])
         routes.add_api_route(path, pages.form_handler(submit), methods=["POST"])
+    routes.add_api_route(RECORD_SEARCH, pages.form_handler(pages.search_records), methods=["POST"])
+    routes.add_api_route(RECORD_SEARCH, pages.show_records, methods=["GET"])
     app_handover.add_app_handover(routes, smart)
     add_logout_pages(routes, smart)
     routes.add_api_route("/oauth/cancel", pages.form_handler(pages.cancel), methods=["POST"])

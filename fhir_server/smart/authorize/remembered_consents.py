@@ -18,11 +18,11 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import GRANT_LIFE, REFRESH_LIFE, SECOND, SESSION_LIFE, SmartContext, digest
+from fhir_server.smart.core.logout_queue import session_id
 from fhir_server.smart.core.persons import own_reference
 from fhir_server.smart.core.scopes import narrow_scopes
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens.grants import Decision
-from fhir_server.smart.tokens.session_clients import session_id
 
 _KIND: Final = "remembered-consent"
 _OFFLINE: Final = "offline_access"
@@ -68,9 +68,9 @@ async def find_decision(smart: SmartContext, authorization: AuthorizationRequest
     client = await clients.find(smart.store, authorization.client_id)
     if client is None or authorization.parameter("launch"):
         return "interaction_required"
-    choices = await requests.choices(smart, session) if authorization.needs_record(session) else {}
-    if choices and session.user.role != "patient":
+    if authorization.needs_record(session) and session.user.role != "patient":
         return "interaction_required"
+    choices = await requests.choices(smart, session) if authorization.needs_record(session) else {}
     found = [await _find(smart, client, session, patient) for patient in choices or (None,)]
     valid = [kept for kept in found if kept is not None and _covers(smart, kept, client, authorization, session, approval)]
     if len(valid) != 1:

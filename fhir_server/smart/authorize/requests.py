@@ -156,7 +156,7 @@ async def encounters(smart: SmartContext, authorization: AuthorizationRequest, s
 
 
 async def choices(smart: SmartContext, session: Session) -> dict[str, RecordChoice]:
-    """Return the records that the user may open now, by Patient id."""
+    """Return the records that the user may open now, by Patient id.  Not for a clinician, whose are searched."""
     return {choice.patient: choice for choice in await smart.records(session.user.person(), smart.now())}
 
 

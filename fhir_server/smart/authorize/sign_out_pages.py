@@ -14,7 +14,6 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.pages import render
-from fhir_server.smart.tokens import back_channel
 from fhir_server.web.forms import NO_STORE, Form, address
 
 PATH: Final = "/signed-out"
@@ -35,14 +34,14 @@ class SignOutPages:
         return self._forget(RedirectResponse(PATH, 303, headers=NO_STORE))
 
     async def end_session(self, request: Request, session: Session, client_id: str = "", onward: Response | None = None) -> Response:
-        """End the browser's session, which the app ``client_id`` asked for ("": the person), and tell the apps of the session.
+        """End the browser's session, which the app ``client_id`` asked for ("": the person).
 
         The answer is ``onward``, or leads to the page that names the apps which still have access.
         """
         await sessions.end(self._smart, cookies.session_cookie(self._smart, request))
         where = address(request) if client_id else ""
         await self._smart.record(SecurityEvent("sign-out", username=session.user.username, client_id=client_id, address=where))
-        response = back_channel.telling(self._smart, onward or RedirectResponse(PATH, 303, headers=NO_STORE), session.user, (session.key,))
+        response = onward or RedirectResponse(PATH, 303, headers=NO_STORE)
         if onward is None and (apps := await open_apps.left_open(self._smart, session)):
             return cookies.with_session_cookie(self._smart, response, await open_apps.offer(self._smart, session.user.username, apps))
         return self._forget(response)

@@ -26,3 +26,4 @@ OLD_SIGN_IN = "The sign-in page was too old. Sign in again. If this message come
 SIGNED_IN = "You are signed in. The form was sent twice; the second time had no effect."
 HOME = ("Go to the start page", "/")
 CONNECTED_APPS = ("Connected apps", "/apps")
+STALE_LIST = "This list has changed since. Go back and search again."

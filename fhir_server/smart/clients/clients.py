@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fhir_server.smart.clients import options
+from fhir_server.smart.clients import name_index, names, options
 from fhir_server.smart.clients.options import ClientOptions
 from fhir_server.smart.core import grant_index
 from fhir_server.smart.core.context import HOUR, digest, new_secret
@@ -125,7 +125,11 @@ async def list_all(store: Store) -> tuple[Client, ...]:
 async def save(store: Store, client: Client) -> None:
     """Add or replace a registration.  Raises ValueError, with a message for the operator, for an invalid or unsafe one."""
     _check(client)
+    before = await find(store, client.client_id)
+    await name_index.add(store, client.client_id, client.name)
     await _clients.save(store, client.client_id, client)
+    if before is not None:
+        await name_index.remove(store, client.client_id, before.name, but=client.name)
 
 
 async def change(store: Store, client: Client, now: int) -> bool:
@@ -133,15 +137,33 @@ async def change(store: Store, client: Client, now: int) -> bool:
     await save(store, client)
     if await store.key_values.get(_REMOVED, client.client_id, now) is None:
         return True
-    await _clients.remove(store, client.client_id)
+    await _remove(store, client.client_id)
     return False
 
 
 async def remove(store: Store, client_id: str, now: int) -> bool:
     """Remove a registration and revoke all its tokens.  False if there was none."""
     await store.key_values.put(_REMOVED, client_id, b"", now + HOUR)  # longer than any change in progress takes
-    existed = await _clients.remove(store, client_id)
+    existed = await _remove(store, client_id)
     await grant_index.revoke(store, await grant_index.of_client(store, client_id, now))
+    return existed
+
+
+async def find_similar(store: Store, name: str) -> tuple[Client, ...]:
+    """The clients whose names people could confuse with this one."""
+    found = [await find(store, client_id) for client_id in sorted(await name_index.similar(store, name, _names))]
+    return tuple([client for client in found if client is not None and names.is_lookalike(name, client.name)])
+
+
+async def _names(store: Store) -> list[tuple[str, str]]:
+    return [(client.client_id, client.name) for client in await list_all(store)]
+
+
+async def _remove(store: Store, client_id: str) -> bool:
+    client = await find(store, client_id)
+    existed = await _clients.remove(store, client_id)
+    if client is not None:
+        await name_index.remove(store, client_id, client.name)
     return existed
 
 

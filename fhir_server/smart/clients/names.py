@@ -18,6 +18,8 @@ _LOOKALIKES: Final = {
 _TO_LATIN: Final = str.maketrans({sign: letter for letter, signs in _LOOKALIKES.items() for sign in signs})
 # Words around a name that do not tell one app from another
 _ARTICLES: Final = frozenset({"the", "a", "an", "offlclal"})  # as skeletons
+_THE: Final = "the"
+_APP: Final = "app"
 _KINDS: Final = frozenset({"app", "apps", "appllcatlon", "onllne", "moblle", "offlclal"})  # as skeletons
 
 
@@ -67,6 +69,25 @@ def is_lookalike(name: str, taken: str) -> bool:
     return skeleton(name) == skeleton(taken) or core(name) == core(taken) or _is_run_together(name, taken) or _is_run_together(taken, name)
 
 
+def keys(name: str) -> frozenset[str]:
+    """By what an index finds a name: its skeleton, and that of its core.  Empty for a name that looks like none."""
+    whole = skeleton(name)
+    return frozenset({f"whole {whole}", f"core {core(name)}"}) if whole else frozenset()
+
+
+def similar_keys(name: str) -> frozenset[str]:
+    """The keys of which every name that looks like this one has at least one (:func:`is_lookalike`, :func:`keys`)."""
+    whole, plain = skeleton(name), core(name)
+    cores = {plain, whole.removeprefix(_THE), whole.removesuffix(_APP), whole.removeprefix(_THE).removesuffix(_APP)}
+    wholes = {whole, *_run_together(plain)}
+    return frozenset({f"whole {each}" for each in wholes} | {f"core {each}" for each in cores})
+
+
+def bare(name: str) -> str:
+    """What names that look alike have in common: the core, also without an article or "App" that is written without a space."""
+    return core(name).removeprefix(_THE).removesuffix(_APP)
+
+
 def claims_organization(name: str, organization: str) -> bool:
     """Whether a name contains the organization's name."""
     return bool(skeleton(organization)) and skeleton(organization) in skeleton(name)
@@ -74,8 +95,11 @@ def claims_organization(name: str, organization: str) -> bool:
 
 def _is_run_together(name: str, other: str) -> bool:
     """Whether ``name`` is the other one with an article or "App" written without a space: "GrowthChartApp"."""
-    plain = core(other)
-    return skeleton(name) in {f"the{plain}", f"{plain}app", f"the{plain}app"}
+    return skeleton(name) in _run_together(core(other))
+
+
+def _run_together(plain: str) -> set[str]:
+    return {f"{_THE}{plain}", f"{plain}{_APP}", f"{_THE}{plain}{_APP}"}
 
 
 def _to_latin(text: str) -> str:

@@ -160,16 +160,20 @@ async def _describe(smart: SmartContext, before: Client, metadata: Any, token: s
 @asynccontextmanager
 async def _with_unique_name(smart: SmartContext, client: Client) -> AsyncIterator[None]:
     """Lock a client's name and check it.  Store the registration inside.  Of parallel registrations with similar names, one gets in."""
-    lock, key_values = digest(names.core(client.name)), smart.store.key_values
-    if not await key_values.put_if_absent(_NAME_LOCK, lock, b"", smart.now() + MINUTE):
-        raise RegistrationError("invalid_client_metadata", _TAKEN)
+    key_values, held = smart.store.key_values, list[str]()
     try:
+        # Of two names that look alike, one of these forms is the same.
+        for lock in sorted({digest(names.bare(client.name)), digest(names.skeleton(client.name))}):
+            if not await key_values.put_if_absent(_NAME_LOCK, lock, b"", smart.now() + MINUTE):
+                raise RegistrationError("invalid_client_metadata", _TAKEN)
+            held.append(lock)
         await _check_name(smart, client.name, client.client_id)
         yield
     except ValueError as error:
         raise RegistrationError("invalid_client_metadata", str(error)) from None
     finally:
-        await key_values.pop(_NAME_LOCK, lock, 0)
+        for lock in held:
+            await key_values.pop(_NAME_LOCK, lock, 0)
 
 
 def _validate(metadata: Any) -> None:
@@ -203,13 +207,16 @@ async def _apply_software_statement(smart: SmartContext, metadata: dict[str, Any
 
 
 async def _check_name(smart: SmartContext, name: str, client_id: str) -> None:
-    others = [other.name for other in await clients.list_all(smart.store) if other.client_id != client_id]
     if not names.is_readable(name):
         raise RegistrationError(
             "invalid_client_metadata", "The name (client_name) contains invisible characters, or spaces at its ends or side by side."
         )
-    if names.claims_organization(name, smart.organization) or any(names.is_lookalike(name, taken) for taken in others):
+    if names.claims_organization(name, smart.organization) or await _is_taken(smart, name, client_id):
         raise RegistrationError("invalid_client_metadata", _TAKEN)
+
+
+async def _is_taken(smart: SmartContext, name: str, client_id: str) -> bool:
+    return any(other.client_id != client_id for other in await clients.find_similar(smart.store, name))
 
 
 def _is_allowed_redirect(uri: str) -> bool:

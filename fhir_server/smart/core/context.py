@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_server.clock import Clock
 from fhir_server.smart.core.password_rules import PasswordRules
-from fhir_server.smart.core.persons import EffectiveScopes, Encounters, Records, all_scopes, no_encounters
+from fhir_server.smart.core.persons import Charts, EffectiveScopes, Encounters, NoCharts, Records, all_scopes, no_encounters
 from fhir_server.smart.core.security_events import EventRecorder, SecurityEvent, discard_event
 from fhir_server.store import Store
 from fhir_server.web.public_fetch import Network
@@ -53,6 +53,7 @@ class SmartContext:
     ``fhir_base``      absolute FHIR base URL without a trailing slash
     ``now``            the clock
     ``records``        lists the records that a person may open at an instant; called at every step, never cached
+    ``charts``         searches the patients of a clinician, of whom there are too many to list
     ``organization``   the organization's name on pages
     ``mode``           ``production``, ``demo`` or ``test``
     ``key``            encrypts signing keys and other secrets in the store; empty stores them in plain text (demo, test)
@@ -91,6 +92,7 @@ class SmartContext:
     staff_apps: str = "approved"
     require_pushed_requests: bool = False
     require_dpop: bool = False
+    charts: Charts = field(default_factory=NoCharts)
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

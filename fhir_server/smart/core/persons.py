@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from fhir_server.smart.core.scopes import resource_scopes
 
@@ -36,6 +36,7 @@ class RecordChoice:
     ``fhir_user``  ``Type/id`` of the resource that represents the person in this record (a parent's RelatedPerson);
                    "" for the person's own Patient or Practitioner
     ``birth_date`` a FHIR date; "" if the record has none
+    ``facts``      what tells patients of one name apart, for staff: birth date, sex, number; "" in the list of a personal account
     """
 
     patient: str
@@ -44,6 +45,23 @@ class RecordChoice:
     note: str = ""
     fhir_user: str = ""
     birth_date: str = ""
+    facts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartPage:
+    """A page of a clinician's patients, and the value of ``page`` for the next one; "" if this was the last."""
+
+    charts: tuple[RecordChoice, ...] = ()
+    next: str = ""
+
+
+class Charts(Protocol):
+    """A clinician's patients: :class:`~fhir_server.access.chart_search.ChartSearch`."""
+
+    async def find(self, person: Person, reader: str, typed: str, page: str, now: int) -> ChartPage: ...
+
+    async def one(self, person: Person, patient: str, now: int) -> RecordChoice | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,16 @@ EffectiveScopes = Callable[[Person, str | None, str, int], Awaitable[Mapping[str
 async def all_scopes(person: Person, patient: str | None, scope: str, now: int) -> Mapping[str, tuple[str, ...]]:
     """Every requested resource scope as it is."""
     return {each.text: (each.text,) for each in resource_scopes(scope)}
+
+
+class NoCharts:
+    """No patients."""
+
+    async def find(self, person: Person, reader: str, typed: str, page: str, now: int) -> ChartPage:
+        return ChartPage()
+
+    async def one(self, person: Person, patient: str, now: int) -> RecordChoice | None:
+        return None
 
 
 async def no_encounters(person: Person, patient: str, withheld: frozenset[str], now: int) -> Sequence[EncounterChoice]:

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.smart.accounts import cookies, identity_providers, sessions
+from fhir_server.smart.accounts import cookies, identity_providers
 from fhir_server.smart.accounts.second_factor_pages import after_first_factor, return_path
 from fhir_server.smart.core.context import MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
@@ -21,7 +21,6 @@ from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.federation.sign_in_flow import Continuation, SignInFailedError, SignInFlow
 from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.pages import render
-from fhir_server.smart.tokens import back_channel
 from fhir_server.web.forms import NO_STORE, BadFormError, address, fields, local_path, with_headers
 
 PER_ADDRESS: Final = 60  # redirects a minute: each stores a record and sends a request to the provider
@@ -58,9 +57,7 @@ def add_federation(routes: APIRouter, smart: SmartContext, json_client: JsonClie
             raise
         await smart.record(SecurityEvent("sign-in", username=user.username, address=address(request), detail=detail))
         path = return_path(target.request, target.next)
-        earlier = await sessions.current(smart, cookie, is_active=False)  # it ends with the sign-in
-        response = await after_first_factor(smart, request, user, path, target.authenticated, ("fed",))
-        return back_channel.telling(smart, response, earlier.user, (earlier.key,)) if earlier else response
+        return await after_first_factor(smart, request, user, path, target.authenticated, ("fed",))
 
     def with_error_page(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:

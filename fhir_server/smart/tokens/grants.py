@@ -16,7 +16,7 @@ from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError, Inval
 from authlib.oauth2.rfc6749 import grants as authlib
 from authlib.oauth2.rfc7636 import CodeChallenge
 
-from fhir_server.smart.accounts import sessions
+from fhir_server.smart.accounts import session_use, sessions
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import grant_index
@@ -232,6 +232,8 @@ class RefreshToken(authlib.RefreshTokenGrant):
         jkt = self.request.jkt
         requested = msgspec.structs.replace(granted, scope=self.request.payload.scope or granted.scope, jkt=jkt)
         narrowed = msgspec.structs.replace(requested, scope=current_scope(self.request.client.record, requested))
+        if granted.session:
+            run_on_loop(session_use.extend, smart.store, granted.session, smart.now())
         if successor is None:
             life = run_on_loop(_refresh_life, smart, granted)
             issued = run_on_loop(rotation.rotate, smart, refresh_token.text, granted, narrowed, life)

@@ -37,6 +37,7 @@ class Principal:
     ``administers``             whether the token is for administering accounts, and for nothing else
     ``jkt``                     thumbprint of the key that the token is bound to (DPoP); "" for a bearer token.  A door that takes
                                 the token must compare it with the key that the request proves
+    ``session``                 the key of the sign-in session that the token ends with; "" for none
     """
 
     client_id: str
@@ -56,6 +57,7 @@ class Principal:
     named_at: int = 0
     administers: bool = False
     jkt: str = ""
+    session: str = ""
 
 
 class IssuedTokens(msgspec.Struct, frozen=True):
@@ -101,6 +103,7 @@ async def resolve_principal(store: Store, token: str, now: int) -> Principal | N
         named_at=user.named_at if user else 0,
         administers=scope == ADMINISTRATION,
         jkt=grant.jkt,
+        session=grant.session,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from fhir_server.smart.accounts.session_use import AppUse
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients import clients, subjects
 from fhir_server.smart.clients.clients import Client
@@ -27,6 +28,7 @@ _HEADERS: Final = CORS | NO_STORE | {"Access-Control-Expose-Headers": "WWW-Authe
 
 def add_userinfo(routes: APIRouter, smart: SmartContext) -> None:
     """Add the endpoint's routes."""
+    use = AppUse(smart.store)
 
     async def userinfo(request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -42,6 +44,7 @@ def add_userinfo(routes: APIRouter, smart: SmartContext) -> None:
         if found is None or found[0].jkt != proven or (scheme.lower() == "dpop" and not proven):
             return _refusal(401, "invalid_token", "The access token is not valid.")
         grant, client, user = found
+        await use.note(grant.session, smart.now())
         if "openid" not in grant.scope.split():
             return _refusal(403, "insufficient_scope", "The access token was not granted the scope openid.")
         return JSONResponse(await _claims(smart, grant, client, user), headers=_HEADERS)
