@@ -90,6 +90,27 @@ def test_silent_renewal_returns_new_tokens_for_the_same_person(walk: Walk, clien
     assert walk.fetched("Patient/adult", after["access_token"]) == 200
 
 
+BOUND = """
+const user = await users.getUser(), url = arguments[0];
+const read = async (nonce) => fetch(url, { headers: {
+    Authorization: `DPoP ${user.access_token}`, DPoP: await users.dpopProof(url, user, "GET", nonce),
+} });
+const asked = await read();
+const answered = await read(asked.headers.get("DPoP-Nonce"));
+return [asked.status, answered.status, (await fetch(url, { headers: { Authorization: `Bearer ${user.access_token}` } })).status];
+"""
+
+
+def test_tokens_bound_to_the_browsers_key_are_used_and_renewed(walk: Walk, client_id: str) -> None:
+    user = signed_in(walk, client_id, dpop={"bind_authorization_code": True})
+    assert user["token_type"] == "DPoP"
+    script = BOUND.replace("arguments[0]", json.dumps(f"{walk.origin}/fhir/Patient/adult"))
+    assert call(walk, script)["value"] == [401, 200, 401]
+    renewed = call(walk, "return { ...await users.signinSilent() };")["value"]
+    assert renewed["access_token"] != user["access_token"]
+    assert call(walk, script)["value"] == [401, 200, 401]
+
+
 def test_silent_sign_in_in_a_frame_renews_what_was_allowed(walk: Walk, command: Command) -> None:
     command("client", "add", "frame-app", "--name", "Framed diary", "--redirect-uri", f"{APP}/oidc", "--scope", SCOPE)
     before = signed_in(walk, "frame-app", SCOPE.replace("offline_access ", ""))
