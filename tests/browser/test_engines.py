@@ -75,7 +75,9 @@ def answer(person: Person, app_origin: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(("button", "given"), [("allow", "code"), ("deny", "error")])
-def test_consent_reaches_an_app_that_redirects_elsewhere(person: Person, origin: str, app_origin: str, button: str, given: str) -> None:
+def test_smart_114_consent_reaches_an_app_that_redirects_elsewhere(
+    person: Person, origin: str, app_origin: str, button: str, given: str
+) -> None:
     person.open(asked(origin, app_origin)).sign_in("adult").click("input[name=patient][value=adult]").click("button.primary")
     person.reached(f"{origin}/oauth/consent")
     person.click(f"button[value={button}]")
@@ -83,12 +85,12 @@ def test_consent_reaches_an_app_that_redirects_elsewhere(person: Person, origin:
     assert given in found and found["state"] == [STATE] and found["iss"] == [origin]
 
 
-def test_person_cancels_before_signing_in_and_the_app_learns_it(person: Person, origin: str, app_origin: str) -> None:
+def test_smart_114_person_cancels_before_signing_in_and_the_app_learns_it(person: Person, origin: str, app_origin: str) -> None:
     person.open(asked(origin, app_origin)).click("form[action='/oauth/cancel'] button")
     assert answer(person, app_origin)["error"] == ["access_denied"]
 
 
-def test_app_opens_from_a_chart_and_redirects_elsewhere(person: Person, origin: str, app_origin: str) -> None:
+def test_smart_114_app_opens_from_a_chart_and_redirects_elsewhere(person: Person, origin: str, app_origin: str) -> None:
     person.open(f"{origin}/ehr").sign_in("clinician").click("a[href='/ehr/adult']")
     person.reached(f"{origin}/ehr/adult")
     person.click(f"button[value={CLIENT}]")

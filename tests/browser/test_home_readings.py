@@ -58,7 +58,7 @@ def add(walk: Walk, value: str) -> str:
     ("username", "patient", "performer"),
     [("adult", "adult", "Patient/adult"), ("parent-a", "child", "RelatedPerson/parent-a-of-child")],
 )
-def test_app_reads_the_record_and_writes_the_persons_own_statement(
+def test_smart_113_app_reads_the_record_and_writes_the_persons_own_statement(
     chrome: Chrome, origin: str, command: Command, readings: str, username: str, patient: str, performer: str
 ) -> None:
     walk = opened(connected(chrome, origin, readings, username, patient), readings)
@@ -78,7 +78,7 @@ def test_app_reads_the_record_and_writes_the_persons_own_statement(
     assert stored["subject"]["reference"] == f"Patient/{patient}"
 
 
-def test_app_shows_that_its_access_has_ended(chrome: Chrome, origin: str, readings: str) -> None:
+def test_smart_113_app_shows_that_its_access_has_ended(chrome: Chrome, origin: str, readings: str) -> None:
     walk = opened(connected(chrome, origin, readings, "adult", "adult"), readings)
     app = chrome.current_window_handle
     chrome.switch_to.new_window("tab")
@@ -94,7 +94,7 @@ def test_app_shows_that_its_access_has_ended(chrome: Chrome, origin: str, readin
     assert add(walk, "72").startswith("401: refused.")
 
 
-def test_app_shows_that_access_was_not_allowed(chrome: Chrome, origin: str, readings: str) -> None:
+def test_smart_113_app_shows_that_access_was_not_allowed(chrome: Chrome, origin: str, readings: str) -> None:
     walk = connected(chrome, origin, readings, "adult", "adult")
     walk.press("button[value=deny]")
     walk.until_at(readings)

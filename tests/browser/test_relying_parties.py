@@ -80,7 +80,7 @@ def check_openid_client(found: dict[str, Any], origin: str) -> None:
     assert done["left"] is True and done["ended"] == "invalid_grant"
 
 
-def test_openid_client_signs_in_reads_renews_and_signs_out(person: Walk, callback: Callback) -> None:
+def test_smart_108_openid_client_signs_in_reads_renews_and_signs_out(person: Walk, callback: Callback) -> None:
     found = openid_client(person, callback)
     check_openid_client(found, person.origin)
     assert found["done"]["type"] == "bearer"
@@ -89,7 +89,9 @@ def test_openid_client_signs_in_reads_renews_and_signs_out(person: Walk, callbac
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-def test_openid_client_pushes_its_request_binds_its_tokens_and_is_answered_by_post(person: Walk, callback: Callback, method: str) -> None:
+def test_smart_108_openid_client_pushes_its_request_binds_its_tokens_and_is_answered_by_post(
+    person: Walk, callback: Callback, method: str
+) -> None:
     required = {"require_pushed_authorization_requests": True, "dpop_bound_access_tokens": True}
     metadata = {"token_endpoint_auth_method": method} | required
     arrived: list[Arrival] = []
@@ -120,14 +122,18 @@ def other_issuer(arrival: Arrival) -> Arrival:
     ],
     ids=["of another issuer", "without an issuer", "with another nonce"],
 )
-def test_openid_client_refuses_an_answer(person: Walk, callback: Callback, altered: Altered, checks: dict[str, str], refused: str) -> None:
+def test_smart_108_openid_client_refuses_an_answer(
+    person: Walk, callback: Callback, altered: Altered, checks: dict[str, str], refused: str
+) -> None:
     """The control of the tests above: the library checks what they rely on."""
     found = openid_client(person, callback, altered, checks=checks)
     assert "done" not in found and refused in found["error"]
 
 
 @pytest.mark.parametrize("discovery", ["oidc", "oauth2"])
-def test_oauth4webapi_signs_in_with_its_own_key_by_each_discovery_document(person: Walk, callback: Callback, discovery: str) -> None:
+def test_smart_109_oauth4webapi_signs_in_with_its_own_key_by_each_discovery_document(
+    person: Walk, callback: Callback, discovery: str
+) -> None:
     found = oauth4webapi(person, callback, discovery)
     assert "error" not in found, found
     done = found["done"]
@@ -136,7 +142,7 @@ def test_oauth4webapi_signs_in_with_its_own_key_by_each_discovery_document(perso
     assert (done["read"], done["after"]) == ("adult", 401)
 
 
-def test_oauth4webapi_refuses_an_answer_to_another_request(person: Walk, callback: Callback) -> None:
+def test_smart_109_oauth4webapi_refuses_an_answer_to_another_request(person: Walk, callback: Callback) -> None:
     assert "state" in oauth4webapi(person, callback, "oidc", checks={"state": "another"})["error"]
 
 
@@ -158,7 +164,7 @@ def oauth4webapi(person: Walk, callback: Callback, discovery: str, **changes: An
     return converse("oauth4webapi.mjs", asked, related(person, callback))
 
 
-def test_appauth_opens_the_browser_and_hears_the_answer_itself(person: Walk, command: Command, tmp_path: Path) -> None:
+def test_smart_110_appauth_opens_the_browser_and_hears_the_answer_itself(person: Walk, command: Command, tmp_path: Path) -> None:
     opened, starter = tmp_path / "opened", tmp_path / "xdg-open"
     starter.write_text('#!/bin/sh\nprintf %s "$1" > "$OPENED.part" && mv "$OPENED.part" "$OPENED"\n')
     starter.chmod(0o755)
