@@ -35,10 +35,14 @@ export async function connected() {
   history.replaceState(null, "", REDIRECT_URI); // the code neither stays in the address nor is sent twice
   if (pending?.state !== answer.get("state")) throw new Error("This answer belongs to no request of this page.");
   const { base, server, verifier } = pending;
-  if (server.authorization_response_iss_parameter_supported && answer.get("iss") !== server.issuer) throw new Error("This answer is of another server.");
-  if (answer.has("error")) throw new Error(answer.get("error") === "access_denied" ? "You did not allow the access." : answer.get("error_description") ?? answer.get("error"));
-  const form = { grant_type: "authorization_code", client_id: CLIENT_ID, redirect_uri: REDIRECT_URI, code: answer.get("code"), code_verifier: verifier };
-  return { base, server, ...(await json(await fetch(server.token_endpoint, { method: "POST", body: new URLSearchParams(form) }))) };
+  const isNamed = server.authorization_response_iss_parameter_supported;
+  if (isNamed && answer.get("iss") !== server.issuer) throw new Error("This answer is of another server."); // RFC 9207
+  if (answer.get("error") === "access_denied") throw new Error("You did not allow the access.");
+  if (answer.has("error")) throw new Error(answer.get("error_description") ?? answer.get("error"));
+  const form = new URLSearchParams({
+    grant_type: "authorization_code", client_id: CLIENT_ID, redirect_uri: REDIRECT_URI, code: answer.get("code"), code_verifier: verifier,
+  });
+  return { base, server, ...(await json(await fetch(server.token_endpoint, { method: "POST", body: form }))) };
 }
 
 /** One FHIR request: `status`, and the body as an object. A request that the server refuses is an answer, too. */

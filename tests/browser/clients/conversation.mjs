@@ -1,5 +1,9 @@
 // How a client in Node.js talks with its test: one line of JSON at a time, over standard input and output.
+import { webcrypto } from "node:crypto";
 import { createInterface } from "node:readline";
+
+globalThis.crypto ??= webcrypto; // Node.js 18 has it under its own name only
+globalThis.CryptoKey ??= webcrypto.CryptoKey;
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 

@@ -48,7 +48,9 @@ run(async (asked) => {
   await client.tokenRevocation(config, renewed.refresh_token);
   const ended = await client.refreshTokenGrant(config, renewed.refresh_token, undefined, options).catch((error) => error.error);
   return {
-    asked: String(address), claims, userinfo, renewed: renewed.claims(), type: tokens.token_type, tokens: [tokens.access_token, renewed.access_token],
-    read: [before, after].map((resource) => `${resource.resourceType}/${resource.id}`), left: new URL(left.url).searchParams.get("state") === state, ended,
+    asked: String(address), type: tokens.token_type, claims, userinfo, renewed: renewed.claims(),
+    tokens: [tokens.access_token, renewed.access_token],
+    read: [before, after].map((resource) => `${resource.resourceType}/${resource.id}`),
+    left: new URL(left.url).searchParams.get("state") === state, ended,
   };
 });
