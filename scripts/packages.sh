@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages of the groups named that are missing: venv, browser, mongod, deployment, load.
+# Installs the Debian packages of the groups named that are missing: venv, browser, firefox, webkit, mongod, deployment, load.
 # As root, or else with sudo. Without either, it prints the packages that are missing and fails; if none is missing, it does nothing.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin" # of ldconfig, for users other than root
@@ -8,6 +8,8 @@ packages() {
     case $1 in
         venv) echo python3 python3-venv ;;                 # the server
         browser) echo chromium chromium-driver npm curl ;; # tests in a browser, and of the commands in the guides
+        firefox) echo firefox-esr ;;                       # the same pages in other engines
+        webkit) echo webkit2gtk-driver xvfb ;;
         mongod) echo libcurl4 ;;                           # tests on MongoDB
         deployment) echo systemd ;;                        # tests of deploy/
         load) echo wrk cpulimit ;;                         # benchmarks
@@ -20,6 +22,9 @@ present() {
         python3) command -v "${PYTHON:-python3}" ;;
         python3-venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' ;;
         chromium-driver) command -v chromedriver ;;
+        firefox-esr) command -v firefox-esr || command -v firefox ;;
+        webkit2gtk-driver) command -v WebKitWebDriver ;;
+        xvfb) command -v Xvfb ;;
         systemd) command -v systemd-analyze ;;
         libcurl4) ldconfig -p | grep 'libcurl\.so\.4 ' ;;
         *) command -v "$1" ;;

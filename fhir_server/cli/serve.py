@@ -199,6 +199,8 @@ A first call, as the operator of this machine:
   TOKEN=$(FHIR_SERVER_MODE=demo {_this_command()} token --client demo-backend --scope "system/*.cruds")
   curl -H "Authorization: Bearer $TOKEN" "{settings.base}/Patient?_count=5"
 
+An app to try is in examples/home-readings; its README.md has the command that serves it.
+
 For apps: client demo-public (PKCE), redirect URI http://127.0.0.1:8765/callback, discovery at
   {settings.base}/.well-known/smart-configuration
 """,

@@ -17,6 +17,7 @@ from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.proxy_grants import ProxyGrant
 from fhir_server.portal.sharing import SharingFormError
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
+from fhir_server.smart import demo
 from fhir_server.smart.accounts import account_events, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
@@ -44,13 +45,17 @@ class PortalPages:
     async def show_start(self, request: Request) -> Response:
         session = await sessions.current(self.smart, page_handlers.session_cookie(self.smart, request))
         if session is None:
-            return page_handlers.render(self.smart, "welcome.html", fhir_base=self.smart.fhir_base)
+            return page_handlers.render(self.smart, "welcome.html", fhir_base=self.smart.fhir_base, apps=self._apps_to_try())
         now = self.smart.now()
         records = await self.context.records(session.user, now)
         may_share = await self.context.may_share(session.user, now)
         events = await account_events.list_events(self.smart.store, session.user, now)
         changes = describe_events(account_events.changes_since_last_sign_in(events), self.smart.zone)
-        return page_handlers.render(self.smart, "start.html", session=session, records=records, may_share=may_share, changes=changes)
+        view = {"records": records, "may_share": may_share, "changes": changes, "apps": self._apps_to_try()}
+        return page_handlers.render(self.smart, "start.html", session=session, **view)
+
+    def _apps_to_try(self) -> tuple[tuple[str, str, str], ...]:
+        return demo.APPS_TO_TRY if self.smart.is_demo else ()
 
     # friends and family access
 

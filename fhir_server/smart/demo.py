@@ -20,6 +20,9 @@ PASSWORD: Final = "Demo-pass-2026"
 SECRET: Final = "demo-secret"
 REDIRECT: Final = "http://127.0.0.1:8765/callback"
 LAUNCH: Final = "http://127.0.0.1:8765/launch"
+READINGS: Final = "http://127.0.0.1:8766/"
+# Apps of `examples/` as the start page of the demo lists them: name, address, the command that serves the app.
+APPS_TO_TRY: Final = (("Home readings", READINGS, "python3 -m http.server 8766 --bind 127.0.0.1 --directory examples/home-readings"),)
 _KEYS: Final = "demo-client-keys"
 _APP_SCOPES: Final = "openid fhirUser launch launch/patient launch/encounter offline_access online_access patient/*.cruds user/*.cruds"
 _CHILDREN: Final = ("child", "teen", "newly-adult")
@@ -52,6 +55,7 @@ CLIENTS: Final = (
         "openid fhirUser launch/patient offline_access patient/*.rs",
         (REDIRECT,),
     ),
+    Client("home-readings", "Home readings", "app", "none", "launch/patient patient/Patient.r patient/Observation.crs", (READINGS,)),
 )
 
 

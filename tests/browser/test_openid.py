@@ -66,7 +66,7 @@ def signed_in(walk: Walk, client_id: str, scope: str = SCOPE, **options: Any) ->
     return user
 
 
-def test_openid_library_signs_in_by_discovery_with_valid_id_token(walk: Walk, client_id: str) -> None:
+def test_smart_112_openid_library_signs_in_by_discovery_with_valid_id_token(walk: Walk, client_id: str) -> None:
     user = signed_in(walk, client_id)
     assert walk.fetched("Patient/adult", user["access_token"]) == 200
     keys = KeySet.import_key_set(httpx.get(f"{walk.origin}/oauth/jwks").json())
@@ -82,7 +82,7 @@ def test_openid_only_sign_in_grants_no_fhir_access(walk: Walk, client_id: str) -
     assert walk.fetched("Patient/adult", user["access_token"]) == 403
 
 
-def test_silent_renewal_returns_new_tokens_for_the_same_person(walk: Walk, client_id: str) -> None:
+def test_smart_112_silent_renewal_returns_new_tokens_for_the_same_person(walk: Walk, client_id: str) -> None:
     before = signed_in(walk, client_id)
     after = call(walk, "return { ...await users.signinSilent() };")["value"]
     assert after["access_token"] != before["access_token"] and after["refresh_token"] != before["refresh_token"]
@@ -90,7 +90,28 @@ def test_silent_renewal_returns_new_tokens_for_the_same_person(walk: Walk, clien
     assert walk.fetched("Patient/adult", after["access_token"]) == 200
 
 
-def test_silent_sign_in_in_a_frame_renews_what_was_allowed(walk: Walk, command: Command) -> None:
+BOUND = """
+const user = await users.getUser(), url = arguments[0];
+const read = async (nonce) => fetch(url, { headers: {
+    Authorization: `DPoP ${user.access_token}`, DPoP: await users.dpopProof(url, user, "GET", nonce),
+} });
+const asked = await read();
+const answered = await read(asked.headers.get("DPoP-Nonce"));
+return [asked.status, answered.status, (await fetch(url, { headers: { Authorization: `Bearer ${user.access_token}` } })).status];
+"""
+
+
+def test_smart_112_tokens_bound_to_the_browsers_key_are_used_and_renewed(walk: Walk, client_id: str) -> None:
+    user = signed_in(walk, client_id, dpop={"bind_authorization_code": True})
+    assert user["token_type"] == "DPoP"
+    script = BOUND.replace("arguments[0]", json.dumps(f"{walk.origin}/fhir/Patient/adult"))
+    assert call(walk, script)["value"] == [401, 200, 401]
+    renewed = call(walk, "return { ...await users.signinSilent() };")["value"]
+    assert renewed["access_token"] != user["access_token"]
+    assert call(walk, script)["value"] == [401, 200, 401]
+
+
+def test_smart_112_silent_sign_in_in_a_frame_renews_what_was_allowed(walk: Walk, command: Command) -> None:
     command("client", "add", "frame-app", "--name", "Framed diary", "--redirect-uri", f"{APP}/oidc", "--scope", SCOPE)
     before = signed_in(walk, "frame-app", SCOPE.replace("offline_access ", ""))
     after = call(walk, "return { ...await users.signinSilent() };")["value"]
@@ -99,18 +120,18 @@ def test_silent_sign_in_in_a_frame_renews_what_was_allowed(walk: Walk, command: 
     assert walk.fetched("Patient/adult", after["access_token"]) == 200
 
 
-def test_silent_sign_in_without_a_session_returns_login_required(walk: Walk, client_id: str) -> None:
+def test_smart_112_silent_sign_in_without_a_session_returns_login_required(walk: Walk, client_id: str) -> None:
     signed_in(walk, client_id, "openid")
     walk.browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
     assert call(walk, "await users.removeUser(); return await users.signinSilent();") == {"error": "login_required"}
 
 
-def test_userinfo_is_loaded_by_the_library(walk: Walk, client_id: str) -> None:
+def test_smart_112_userinfo_is_loaded_by_the_library(walk: Walk, client_id: str) -> None:
     user = signed_in(walk, client_id, "openid profile", loadUserInfo=True)
     assert user["profile"]["name"] == "Alex Adult"
 
 
-def test_sign_out_redirect_ends_the_session_and_returns(walk: Walk, command: Command) -> None:
+def test_smart_112_sign_out_redirect_ends_the_session_and_returns(walk: Walk, command: Command) -> None:
     command(
         "client",
         "add",
@@ -131,7 +152,7 @@ def test_sign_out_redirect_ends_the_session_and_returns(walk: Walk, command: Com
     walk.until_at(f"{walk.origin}/sign-in")
 
 
-def test_revocation_ends_access_and_refresh_immediately(walk: Walk, client_id: str) -> None:
+def test_smart_112_revocation_ends_access_and_refresh_immediately(walk: Walk, client_id: str) -> None:
     user = signed_in(walk, client_id)
     kept = call(walk, "const kept = { ...await users.getUser() }; await users.revokeTokens(); return kept;")
     assert "error" not in kept, kept

@@ -21,9 +21,9 @@ _SKIPPING: Final = {"skip", "skipif", "xfail", "importorskip"}
 _INTRODUCTION: Final = """# Conformance
 
 This page lists the requirements that the public test kits for SMART App Launch 2.2 and ONC (g)(10) test, further requirements
-of the SMART guide, and attacks that must fail, each with its tests and their results. `make conformance` writes it from
-`tests/conformance/requirements.yaml`, the names of the tests and their outcomes. A test fails if the page is out of date. The page
-is not a certificate: the test kits themselves were not run.
+of the SMART guide, public client libraries and browsers, and attacks that must fail, each with its tests and their results.
+`make conformance` writes it from `tests/conformance/requirements.yaml`, the names of the tests and their outcomes. A test fails if
+the page is out of date. The page is not a certificate: the test kits themselves were not run.
 """
 
 

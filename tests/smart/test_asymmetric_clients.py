@@ -46,8 +46,10 @@ def test_smart_87_92_93_a_signed_backend_gets_a_token(world: World, alg: str) ->
         {"exp": True},
         {"exp": float("inf")},
         {"aud": None},
-        {"aud": ORIGIN},
+        {"aud": f"{ORIGIN}/"},
+        {"aud": f"{ORIGIN}/oauth/par"},
         {"aud": f"{TOKEN_URL}/"},
+        {"aud": [ORIGIN, "https://other.example"]},
         {"aud": [TOKEN_URL, "https://other.example"]},
         {"iss": "demo-asymmetric"},
         {"sub": "demo-asymmetric"},
@@ -67,6 +69,11 @@ def test_smart_87_92_93_a_signed_backend_gets_a_token(world: World, alg: str) ->
 def test_smart_89_wrong_claim_returns_invalid_client(world: World, claims: dict[str, Any]) -> None:
     assert refused(world, world.assertion(**claims))
     assert world.backend().status_code == 200  # positive control
+
+
+@pytest.mark.parametrize("aud", [TOKEN_URL, ORIGIN, [TOKEN_URL], [ORIGIN]], ids=repr)
+def test_rfc_7523_3_an_assertion_names_this_server_by_its_token_endpoint_or_its_issuer(world: World, aud: str | list[str]) -> None:
+    assert world.backend(world.assertion(aud=aud)).status_code == 200
 
 
 def test_smart_89_reused_assertion_is_refused(world: World) -> None:

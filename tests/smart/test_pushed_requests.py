@@ -63,7 +63,7 @@ def test_rfc_9126_2_an_assertion_may_name_this_server_in_three_ways(world: World
     signed = world.assertion("demo-asymmetric", aud=aud, jti="other")
     refresh = {"grant_type": "refresh_token", "refresh_token": "x", "client_assertion": signed}
     error = world.post("/oauth/token", **refresh, client_assertion_type=ASSERTION_TYPE).json()["error"]
-    assert error == ("invalid_grant" if aud.endswith("token") else "invalid_client")
+    assert error == ("invalid_client" if aud.endswith("par") else "invalid_grant")
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ class ClientAssertion(JWTBearerClientAssertion):
             if client is None:
                 raise _invalid_assertion()
             client.keys = request.keys
-            client.audiences = _par_audiences(self._smart) if request.uri.endswith("/oauth/par") else (token_endpoint(self._smart),)
+            is_pushed = request.uri.endswith("/oauth/par")
+            client.audiences = _par_audiences(self._smart) if is_pushed else _audiences(self._smart)
             return client
 
         try:
@@ -126,13 +127,21 @@ def _is_acceptable(claims: dict[str, Any], audiences: tuple[str, ...], now: int)
 
 
 def token_endpoint(smart: SmartContext) -> str:
-    """The URL of the token endpoint, which is the ``aud`` of client assertions."""
+    """The URL of the token endpoint."""
     return f"{smart.origin}/oauth/token"
 
 
+def _audiences(smart: SmartContext) -> tuple[str, ...]:
+    """What an assertion may be for (RFC 7523 3): this server, by its token endpoint, as SMART has it, or by its issuer identifier.
+
+    Libraries of today name the issuer, which no other server can have in its metadata, so that an assertion cannot be passed on.
+    """
+    return (token_endpoint(smart), smart.origin)
+
+
 def _par_audiences(smart: SmartContext) -> tuple[str, ...]:
-    """What an assertion at ``/oauth/par`` may be for (RFC 9126 2): this server, by any of its names there."""
-    return (token_endpoint(smart), f"{smart.origin}/oauth/par", smart.origin)
+    """What it may be for at ``/oauth/par``, in addition that endpoint (RFC 9126 2)."""
+    return (*_audiences(smart), f"{smart.origin}/oauth/par")
 
 
 def _invalid_assertion() -> InvalidClientError:
