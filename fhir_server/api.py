@@ -262,7 +262,7 @@ class FhirApi:
         """Decide from the head whether the caller may do this, and only then read the body."""
         permissions = await self._service.authenticate(request, audit)
         if route.admit is not None:
-            route.admit(permissions, request.path[0])
+            route.admit(permissions, request.path[route.typed])
         if route.body == "resource":
             await self._service.require_writable()
         limit = self._limits.bodies.of(route.body)

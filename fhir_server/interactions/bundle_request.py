@@ -61,8 +61,10 @@ def route_of(request: Request, *, batch: bool) -> Route:
     Raises Problem ``not_found``, ``method``, ``not_acceptable`` or ``invalid`` as for a request of its own, and ``invalid`` for what a
     Bundle cannot contain.
     """
-    if not request.path and request.method == "POST":
+    if not request.path and request.method not in ("GET", "HEAD"):  # the base, which takes Bundles
         require_acceptable(request)
+        if request.method != "POST":
+            raise Problem("method", f"This URL does not support {request.method}.")
         raise Problem("invalid", "A Bundle cannot be part of a Bundle.")
     route = match_route(request)
     require_acceptable(request, route.media)

@@ -33,6 +33,7 @@ class Route:
     ``body``          what the request's body is; "": the interaction has none, and none is read
     ``admit``         for interactions with a body: raises Problem ``forbidden`` for callers who may not do this to the type,
                       whatever the body says
+    ``typed``         which segment of the path names this type
     """
 
     code: str
@@ -44,16 +45,23 @@ class Route:
     batchable: bool = True
     body: BodyKind = ""
     admit: Admission | None = None
+    typed: int = 0
 
 
 def _read_route(
-    code: str, method: str, shape: tuple[str, ...], read_handler: ReadHandler, body: BodyKind = "", admit: Admission | None = None
+    code: str,
+    method: str,
+    shape: tuple[str, ...],
+    read_handler: ReadHandler,
+    body: BodyKind = "",
+    admit: Admission | None = None,
+    typed: int = 0,
 ) -> Route:
     async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
         expected = (request.path[0], request.path[1]) if code == "read" else None
         return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service), expected)
 
-    return Route(code, method, shape, handle, read_handler, body=body, admit=admit)
+    return Route(code, method, shape, handle, read_handler, body=body, admit=admit, typed=typed)
 
 
 _COMPARTMENT = ("{compartment}", "{id}", "{member}")
@@ -77,7 +85,8 @@ ROUTES: tuple[Route, ...] = (
         (*_COMPARTMENT, "_search"),
         search_several.search_compartment,
         body="form",
-        admit=search_several.admit,
+        admit=search_several.admit_member,
+        typed=2,
     ),
     _read_route("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
     _read_route("operation", "POST", ("Patient", "{id}", "$everything"), everything.everything, body="resource", admit=everything.admit),

@@ -58,6 +58,14 @@ def admit(permissions: Permissions, type: str) -> None:
     _covered(permissions, catalog())
 
 
+def admit_member(permissions: Permissions, type: str) -> None:
+    """Require a scope to search this type of a compartment, or some type.  Raises Problem ``forbidden``."""
+    if type == ALL_TYPES:
+        _covered(permissions, catalog())
+    else:
+        permissions.require(type, "s")
+
+
 def _named(permissions: Permissions, names: Iterable[str]) -> list[str]:
     """These types.  Raises Problem ``invalid`` for one that R4 does not have, ``forbidden`` for one that no scope covers."""
     for name in names:
