@@ -10,6 +10,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Final, NamedTuple, TypeVar
 
+import msgspec
+
 from fhir_server import budget
 from fhir_server.access.permissions import Permissions
 from fhir_server.audit import AuditLog
@@ -42,7 +44,8 @@ _COMMON: tuple[tuple[bytes, bytes], ...] = (
     (b"access-control-allow-origin", b"*"),
     (
         b"access-control-expose-headers",
-        b"ETag, Location, Last-Modified, Content-Location, Expires, Retry-After, X-Progress, DPoP-Nonce, WWW-Authenticate",
+        b"ETag, Location, Last-Modified, Content-Location, Expires, Retry-After, X-Progress, DPoP-Nonce, WWW-Authenticate, "
+        b"Preference-Applied",
     ),
 )
 _PREFLIGHT = (
@@ -58,6 +61,7 @@ _PREFLIGHT = (
 # additional headers of error responses, by status
 _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 429: ((b"retry-after", b"60"),)}
 
+_LARGEST_INDENTED = 1024 * 1024
 _BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 
 
@@ -225,7 +229,8 @@ class FhirApi:
         document = self._documents.get(request.path) if request.method in ("GET", "HEAD") else None
         if "dpop" in request.headers and document is None:
             request.proven = await self._proven(request, sent_path)
-        route = match_route(request) if request.path and document is None else _BUNDLE
+        is_bundle = not request.path and request.method not in ("GET", "HEAD")
+        route = _BUNDLE if is_bundle or document is not None else match_route(request)
         try:
             request.query = parse_query(query)
         except Problem:
@@ -239,7 +244,7 @@ class FhirApi:
             raise Problem("method", f"This URL does not support {request.method}.")
         if route.body:
             await self._admit(request, route, receive, audit)
-        return await route.handle(request, self._service, audit)
+        return _indented(request, await route.handle(request, self._service, audit))
 
     async def _proven(self, request: Request, sent_path: str) -> str:
         """The key that the request's proof was signed with (RFC 9449 7); "" for a request that uses no token with it.
@@ -260,7 +265,7 @@ class FhirApi:
         """Decide from the head whether the caller may do this, and only then read the body."""
         permissions = await self._service.authenticate(request, audit)
         if route.admit is not None:
-            route.admit(permissions, request.path[0])
+            route.admit(permissions, request.path[route.typed])
         if route.body == "resource":
             await self._service.require_writable()
         limit = self._limits.bodies.of(route.body)
@@ -268,6 +273,14 @@ class FhirApi:
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
+
+
+def _indented(request: Request, response: Response) -> Response:
+    """The response as the request's ``_pretty`` asks for (http://hl7.org/fhir/R4/http.html#pretty); large ones stay as they are."""
+    if ("_pretty", "true") not in request.query or response.stream or response.parts or len(response.body) > _LARGEST_INDENTED:
+        return response
+    is_json = (b"content-type", JSON) in response.headers and response.body
+    return msgspec.structs.replace(response, body=msgspec.json.format(response.body, indent=2)) if is_json else response
 
 
 def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:

@@ -176,6 +176,7 @@ def build_components(
         new_id or (lambda: str(uuid.uuid4())),
         AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
         require_writable or no_restriction,
+        settings.search_handling,
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 

@@ -31,6 +31,7 @@ _CHOICES = {
     "log_format": ("text", "json"),
     "pushed_requests": ("allowed", "required"),
     "dpop": ("allowed", "required"),
+    "search_handling": ("strict", "lenient"),
 }
 _MAX_REFRESH_GRACE = 60  # a longer grace would give a thief of a refresh token more time than a retry needs
 _RENAMED = {
@@ -71,6 +72,8 @@ class Settings:
     max_request_resources   maximum number of resources that one request reads for its answer
     max_response_bytes      maximum size of these resources, in bytes
     max_bundle_entries  maximum number of entries in a batch or transaction
+    search_handling     a parameter that the server does not know, in a request that does not say so by ``Prefer: handling=``:
+                ``strict`` refuses it, ``lenient`` ignores it and says so
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
     staff_apps          an app that is not approved for staff: ``approved`` refuses it, ``ask`` lets the member of staff decide
@@ -115,6 +118,7 @@ class Settings:
     max_request_seconds: int = 10
     max_request_resources: int = 50_000
     max_response_bytes: int = 64 * 1024 * 1024
+    search_handling: Literal["strict", "lenient"] = "strict"
     second_factor: str = ""
     staff_apps: str = "approved"
     refresh_grace_seconds: int = 10

@@ -67,13 +67,17 @@ def build(package: Path) -> bytes:
     resources = sorted(n for n, d in structures.items() if d["kind"] == "resource" and not d["abstract"])
     search = [d for d in source if d["resourceType"] == "SearchParameter" and _official(d)]
     parts["$search"] = {name: _parameters(name, search) for name in resources}
-    patient = next(d for d in source if d["resourceType"] == "CompartmentDefinition" and d["id"] == "patient")
+    compartments = sorted(
+        (d for d in source if d["resourceType"] == "CompartmentDefinition" and d["id"].lower() == d["code"].lower()), key=_code
+    )
     parts["$head"] = {
         "resources": resources,
         "primitives": {n: _regex(d) for n, d in sorted(structures.items()) if d["kind"] == "primitive-type"},
         "datatypes": sorted(n for n, d in structures.items() if d["kind"] == "complex-type" and not d["abstract"]),
         "references": {name: _references(structures[name]) for name in resources},
-        "compartment": {r["code"]: r["param"] for r in sorted(patient["resource"], key=_code) if "param" in r},
+        "compartments": {
+            d["code"]: {r["code"]: r["param"] for r in sorted(d["resource"], key=_code) if "param" in r} for d in compartments
+        },
     }
     return _packed(parts)
 

@@ -27,7 +27,7 @@ from fhir_server.web.dates import format_date
 PAGE: Final = 50
 _MOST_WORDS: Final = 8
 _SCOPES: Final = resource_scopes("user/Patient.rs")
-_BY_NAME: Final = query.parse("Patient", [("_sort", "family,given")], strict=True, now=0, base="").sort
+_BY_NAME: Final = query.parse(("Patient",), [("_sort", "family,given")], strict=True, now=0, base="").sort
 _DATE: Final = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?", re.ASCII)
 _SPECIAL: Final = re.compile(r"([\\,|$])")
 

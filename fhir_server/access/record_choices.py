@@ -26,7 +26,7 @@ from fhir_server.web.dates import format_date
 
 MOST_VISITS = 50
 _VISIT_SCOPES = resource_scopes("patient/Encounter.rs")
-_NEWEST_FIRST = query.parse("Encounter", [("_sort", "-date")], strict=True, now=0, base="").sort
+_NEWEST_FIRST = query.parse(("Encounter",), [("_sort", "-date")], strict=True, now=0, base="").sort
 
 
 class RecordChoices:

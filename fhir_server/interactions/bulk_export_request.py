@@ -14,6 +14,7 @@ from fhir_server.access.view import View
 from fhir_server.consent.provisions import period_of
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request, parse_query
+from fhir_server.interactions.parameters_body import parameters_in
 from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.resources.elements import target_of
 from fhir_server.resources.references import versioned_target
@@ -81,7 +82,7 @@ def parse(request: Request, base: str) -> ExportRequest:
 
     Raises Problem ``invalid`` for malformed parameters, and for unsupported ones unless Prefer is handling=lenient.
     """
-    pairs = (*request.query, *(_body_parameters(request) if request.method == "POST" else ()))
+    pairs = (*request.query, *(parameters_in(request) if request.method == "POST" else ()))
     unknown = sorted({name for name, _ in pairs} - _PARAMETERS)
     if unknown and request.preference("handling", "strict") != "lenient":
         raise Problem("invalid", f"$export does not support the parameter {unknown[0]}.")
@@ -127,21 +128,6 @@ def _searches(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
             _require_types((type,))
             searches[type] = (*searches.get(type, ()), search)
     return searches
-
-
-def _body_parameters(request: Request) -> tuple[tuple[str, str], ...]:
-    """The name and value pairs of the Parameters resource in the body."""
-    request.require_json()
-    resource = jsontext.parse(request.body)
-    parameters = resource.get("parameter", []) if isinstance(resource, dict) and resource.get("resourceType") == "Parameters" else None
-    if not isinstance(parameters, list) or not all(isinstance(parameter, dict) for parameter in parameters):
-        raise Problem("invalid", "A kick-off by POST requires a Parameters resource.")
-    return tuple((str(parameter.get("name", "")), _text(parameter)) for parameter in parameters)
-
-
-def _text(parameter: dict[str, Any]) -> str:
-    value = next((value for name, value in parameter.items() if name.startswith("value")), "")
-    return str(value.get("reference", "")) if isinstance(value, dict) else str(value)
 
 
 async def _member_patients(view: View, group: str, zone: ZoneInfo) -> frozenset[str]:

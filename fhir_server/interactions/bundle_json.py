@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from fhir_server.access.etags import etag
 from fhir_server.access.view import VisibleVersion
 from fhir_server.clock import instant_text
+from fhir_server.errors import Issue, outcome
 from fhir_server.interactions.messages import format_query
 
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
@@ -18,7 +19,8 @@ _STATUS = {"create": "201 Created", "update": "200 OK", "delete": "204 No Conten
 def query_url(base: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:
     """The URL of a search or operation, with its parameters encoded."""
     query = format_query(pairs)
-    return f"{base}/{path}?{query}" if query else f"{base}/{path}"
+    url = f"{base}/{path}" if path else base
+    return f"{url}?{query}" if query else url
 
 
 def string(value: str) -> bytes:
@@ -38,6 +40,11 @@ def entry(version: VisibleVersion, base: str, mode: str = "match", body: bytes |
     """An entry of a searchset, with ``body`` in place of the version's own body if it is given."""
     head = f'{{"fullUrl":"{base}/{version.type}/{version.id}","resource":'
     return b"".join((head.encode(), version.body if body is None else body, _MODES[mode]))
+
+
+def note(*issues: Issue) -> bytes:
+    """An entry of a searchset that says something about the search, as an OperationOutcome."""
+    return b'{"resource":' + outcome(issues) + _MODES["outcome"]
 
 
 def history(versions: Iterable[VisibleVersion], base: str, links: Sequence[tuple[str, str]], total: int | None) -> bytes:

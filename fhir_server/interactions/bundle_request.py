@@ -61,7 +61,7 @@ def route_of(request: Request, *, batch: bool) -> Route:
     Raises Problem ``not_found``, ``method``, ``not_acceptable`` or ``invalid`` as for a request of its own, and ``invalid`` for what a
     Bundle cannot contain.
     """
-    if not request.path:  # the base, which takes Bundles
+    if not request.path and request.method not in ("GET", "HEAD"):  # the base, which takes Bundles
         require_acceptable(request)
         if request.method != "POST":
             raise Problem("method", f"This URL does not support {request.method}.")

@@ -11,12 +11,13 @@ from typing import Any
 import fhir_server
 from fhir_server.clock import instant_text
 from fhir_server.interactions.routing import ROUTES
-from fhir_server.resources import catalog
+from fhir_server.resources import catalog, definitions
 from fhir_server.resources.models import model
 from fhir_server.search import index
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+_COMPARTMENT = "http://hl7.org/fhir/CompartmentDefinition"
 _BULK = "http://hl7.org/fhir/uv/bulkdata"
 _OPERATIONS = {
     "Patient": (
@@ -26,7 +27,7 @@ _OPERATIONS = {
     "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
 }
 _META_OPERATIONS = tuple((name, f"http://hl7.org/fhir/OperationDefinition/Resource-{name}") for name in ("meta", "meta-add", "meta-delete"))
-_CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[0] == "{type}" and route.code != "operation"))
+_CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[:1] == ("{type}",) and route.code != "operation"))
 
 
 def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
@@ -49,7 +50,8 @@ def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
                 "mode": "server",
                 "security": _security(oauth),
                 "resource": [_resource(type) for type in sorted(catalog())],
-                "interaction": [{"code": "batch"}, {"code": "transaction"}],
+                "interaction": [{"code": "batch"}, {"code": "transaction"}, {"code": "search-system"}],
+                "compartment": [f"{_COMPARTMENT}/{name[0].lower()}{name[1:]}" for name in definitions.compartments()],
                 "operation": [{"name": "export", "definition": f"{_BULK}/OperationDefinition/export"}],
             }
         ],
@@ -80,8 +82,8 @@ def _resource(type: str) -> dict[str, Any]:
         "conditionalCreate": True,
         "conditionalRead": "full-support",
         "referencePolicy": ["literal", "enforced"],
-        "searchInclude": includes,
-        "searchRevInclude": _reverse_includes()[type],
+        "searchInclude": ["*", *includes],
+        "searchRevInclude": ["*", *_reverse_includes()[type]],
         "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
     operations = (*_OPERATIONS.get(type, ()), *_META_OPERATIONS)

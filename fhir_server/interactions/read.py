@@ -10,17 +10,20 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, paged_parameters, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers
 from fhir_server.interactions.service import Service
+from fhir_server.interactions.subset import SHAPING, shape_of, subset
 from fhir_server.search.parameter_types.date import interval
 from fhir_server.search.rows import STALE_LINK, Position
+from fhir_server.search.suggestions import suggestion
 
 _PARAMETERS: Final = frozenset({"_count", "_since", "_page", "_format", "_pretty"})
+_OF_READS: Final = frozenset({*SHAPING, "_format", "_pretty"})
 _DEFAULT_COUNT: Final = 50
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id``; 304 if the caller has this body.  Raises Problem ``not_found``, ``gone``, ``forbidden`` or ``precondition``."""
     type, id = request.path[:2]
-    return preconditions.answer(request, await _read(view, type, id, service))
+    return _answer(request, await _read(view, type, id, service), service)
 
 
 async def _read(view: View, type: str, id: str, service: Service) -> VisibleVersion:
@@ -36,7 +39,17 @@ async def _read(view: View, type: str, id: str, service: Service) -> VisibleVers
 async def vread(view: View, request: Request, service: Service) -> Response:
     """``GET Type/id/_history/number``, where ``number`` counts the versions that the caller can see."""
     type, id, _, number = request.path
-    return preconditions.answer(request, await view.version(type, id, number))
+    return _answer(request, await view.version(type, id, number), service)
+
+
+def _answer(request: Request, version: VisibleVersion, service: Service) -> Response:
+    if not request.query:
+        return preconditions.answer(request, version)
+    unknown = next((name for name, _ in request.query if name not in _OF_READS), None)
+    if unknown and service.is_strict(request):
+        raise Problem("invalid", f"A read has no parameter {unknown!r}.{suggestion(unknown, _OF_READS)}")
+    shape = shape_of([pair for pair in request.query if pair[0] in SHAPING])
+    return preconditions.answer(request, version, subset(version.body, shape))
 
 
 async def history(view: View, request: Request, service: Service) -> Response:
@@ -47,7 +60,7 @@ async def history(view: View, request: Request, service: Service) -> Response:
     type, id = request.path[:2]
     view.permissions.require(type, "r")
     preconditions.require_only(request)
-    parameters = paged_parameters.read(view, request, service, _PARAMETERS, _DEFAULT_COUNT)
+    parameters = paged_parameters.read(view, request, service, request.query, _PARAMETERS, _DEFAULT_COUNT)
     before = _number(parameters.position, id) if parameters.position is not None else None
     versions, end, total = await view.history(type, id, parameters.count, before, _since(parameters.values))
     links = [("self", parameters.self_link)]

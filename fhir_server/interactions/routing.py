@@ -9,10 +9,10 @@ from typing import Literal
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import bulk_export, everything, meta_operations, read, search, write
+from fhir_server.interactions import bulk_export, everything, meta_operations, read, search, search_several, write
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
-from fhir_server.resources import catalog
+from fhir_server.resources import catalog, definitions
 from fhir_server.resources.references import ID
 
 ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
@@ -33,6 +33,7 @@ class Route:
     ``body``          what the request's body is; "": the interaction has none, and none is read
     ``admit``         for interactions with a body: raises Problem ``forbidden`` for callers who may not do this to the type,
                       whatever the body says
+    ``typed``         which segment of the path names this type
     """
 
     code: str
@@ -44,18 +45,26 @@ class Route:
     batchable: bool = True
     body: BodyKind = ""
     admit: Admission | None = None
+    typed: int = 0
 
 
 def _read_route(
-    code: str, method: str, shape: tuple[str, ...], read_handler: ReadHandler, body: BodyKind = "", admit: Admission | None = None
+    code: str,
+    method: str,
+    shape: tuple[str, ...],
+    read_handler: ReadHandler,
+    body: BodyKind = "",
+    admit: Admission | None = None,
+    typed: int = 0,
 ) -> Route:
     async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
         expected = (request.path[0], request.path[1]) if code == "read" else None
         return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service), expected)
 
-    return Route(code, method, shape, handle, read_handler, body=body, admit=admit)
+    return Route(code, method, shape, handle, read_handler, body=body, admit=admit, typed=typed)
 
 
+_COMPARTMENT = ("{compartment}", "{id}", "{member}")
 _EXPORT_BODIES: tuple[tuple[str, BodyKind], ...] = (("GET", ""), ("POST", "resource"))
 
 ROUTES: tuple[Route, ...] = (
@@ -63,8 +72,24 @@ ROUTES: tuple[Route, ...] = (
     _read_route("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
     _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), read.history),
     _read_route("search-type", "GET", ("{type}",), search.search),
+    _read_route("search-type", "GET", ("{type}", "_search"), search.search),
     _read_route("search-type", "POST", ("{type}", "_search"), search.search, body="form", admit=search.admit),
+    _read_route("search-system", "GET", (), search_several.search_system),
+    _read_route("search-system", "GET", ("_search",), search_several.search_system),
+    _read_route("search-system", "POST", ("_search",), search_several.search_system, body="form", admit=search_several.admit),
+    _read_route("search-compartment", "GET", _COMPARTMENT, search_several.search_compartment),
+    _read_route("search-compartment", "GET", (*_COMPARTMENT, "_search"), search_several.search_compartment),
+    _read_route(
+        "search-compartment",
+        "POST",
+        (*_COMPARTMENT, "_search"),
+        search_several.search_compartment,
+        body="form",
+        admit=search_several.admit_member,
+        typed=2,
+    ),
     _read_route("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
+    _read_route("operation", "POST", ("Patient", "{id}", "$everything"), everything.everything, body="resource", admit=everything.admit),
     _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta),
     *(
         Route(
@@ -98,8 +123,11 @@ def _route_key(path: tuple[str, ...]) -> tuple[int, str]:
     return len(path), fixed[-1] if fixed else ""
 
 
-def _matches_first_segment(route: Route, segment: str) -> bool:
-    return segment in catalog() if route.shape[0] == "{type}" else segment == route.shape[0]
+def _matches(shape: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    """Whether the types in a path are such as the route has."""
+    if shape[:1] == ("{compartment}",):
+        return path[0] in definitions.compartments() and (path[2] in catalog() or path[2] == search_several.ALL_TYPES)
+    return not shape or (path[0] in catalog() if shape[0] == "{type}" else path[0] == shape[0])
 
 
 _BY_KEY: dict[tuple[int, str], dict[str, Route]] = {}
@@ -114,8 +142,8 @@ def match_route(request: Request) -> Route:
     ``not_found`` or (for PUT and DELETE) ``invalid`` for a malformed id.
     """
     path = request.path
-    routes = _BY_KEY.get(_route_key(path)) if path else None
-    if not routes or not _matches_first_segment(next(iter(routes.values())), path[0]):
+    routes = _BY_KEY.get(_route_key(path))
+    if not routes or not _matches(next(iter(routes.values())).shape, path):
         raise Problem("not_found", "The server has no resource or operation at this URL.")
     route = routes.get("GET" if request.method == "HEAD" else request.method)
     if route is None:

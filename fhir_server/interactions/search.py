@@ -1,4 +1,4 @@
-"""Search by GET and by POST (http://hl7.org/fhir/R4/search.html).
+"""Search by GET and by POST (http://hl7.org/fhir/R4/search.html): of a type, of the server, and of a compartment.
 
 Matches, totals and included resources all come from the caller's View.  A page link contains only an encrypted position,
 bound to the caller and the query.  The next page searches the View again.
@@ -9,38 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from fhir_server import budget, jsontext
+from fhir_server import budget
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View, VisiblePage
+from fhir_server.errors import Issue
 from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.audit_search import AuditSearch
+from fhir_server.interactions.included import MAX_INCLUDED, included
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
-from fhir_server.resources.references import LiteralReference, parse_reference
-from fhir_server.resources.server_base import server_base
-from fhir_server.search import index
+from fhir_server.interactions.type_pages import read_page
 from fhir_server.search import query as queries
-from fhir_server.search.criteria import refers
-from fhir_server.search.filters import IdIs
 from fhir_server.search.query import Query
-from fhir_server.search.result_parameters import Include
 from fhir_server.search.rows import Position
 
-MAX_INCLUDED = 1000
-"""Largest number of resources that _include and _revinclude add to one page."""
+Pair = tuple[str, str]
 
 
 async def search(view: View, request: Request, service: Service) -> Response:
-    """``GET Type?...`` or ``POST Type/_search``: a searchset Bundle.  Raises Problem ``forbidden`` or ``invalid``."""
+    """``GET Type?...``, ``GET Type/_search?...`` or ``POST Type/_search``: a searchset Bundle.
+
+    Raises Problem ``forbidden`` or ``invalid``.
+    """
     type = request.path[0]
-    pairs = request.query if request.method == "GET" or request.method == "HEAD" else (*request.query, *request.form())
     admit(view.permissions, type)
-    preconditions.require_only(request)
-    query = parse(type, pairs, request, service)
-    body = await page(view, type, query, service)
-    return Response(200, body, ((b"content-type", JSON),))
+    return await respond(view, request, service, type, parse((type,), parameters(request), request, service))
 
 
 def admit(permissions: Permissions, type: str) -> None:
@@ -48,30 +43,55 @@ def admit(permissions: Permissions, type: str) -> None:
     permissions.require(type, "s")
 
 
-def parse(type: str, pairs: Sequence[tuple[str, str]], request: Request, service: Service) -> Query:
+def parameters(request: Request) -> Sequence[Pair]:
+    """The parameters of a search, in the URL and in the body."""
+    return (*request.query, *request.form()) if request.method == "POST" else request.query
+
+
+def parse(types: Sequence[str], pairs: Sequence[Pair], request: Request, service: Service) -> Query:
     """Parse search parameters, strictly or leniently as the Prefer header says.  Raises Problem ``invalid``."""
-    strict = request.preference("handling", "lenient") == "strict"
-    return queries.parse(type, list(pairs), strict=strict, now=request.now, base=service.base)
+    return queries.parse(types, pairs, strict=service.is_strict(request), now=request.now, base=service.base)
 
 
-async def page(view: View, type: str, query: Query, service: Service) -> bytes:
+async def respond(view: View, request: Request, service: Service, path: str, query: Query) -> Response:
+    """The searchset Bundle of a search at this path.  Raises Problem ``invalid`` or ``forbidden``."""
+    preconditions.require_only(request)
+    body = await page(view, path, query, service)
+    return Response(200, body, ((b"content-type", JSON), *service.applied_preference(request)))
+
+
+async def page(view: View, path: str, query: Query, service: Service) -> bytes:
     """The searchset Bundle of one page, as JSON text."""
-    source = _source(view, type, service)
-    links = [("self", bundle_json.query_url(service.base, type, query.applied))]
+    links = [("self", bundle_json.query_url(service.base, path, query.applied))]
+    notes = _notes(query)
     if query.summary == "count" or query.count == 0:
-        return bundle_json.searchset((), links=links, total=await source.count(type, query.where))
-    bound = binding(view, service, type, query.applied)
+        return bundle_json.searchset(notes, links=links, total=await _count(view, query, service))
+    bound = binding(view, service, path, query.applied)
     after = service.cursors.decrypt(query.cursor, bound) if query.cursor else None
-    matches, end, total = await source.find(type, query.where, sort=query.sort, limit=query.count, after=after)
+    matches, end, total = await _find(view, query, service, after)
     if end is not None:
-        links.append(("next", next_link(service, type, query.applied, end, bound)))
+        links.append(("next", next_link(service, path, query.applied, end, bound)))
     if after is None and end is None:
         total = len(matches)
-    total = await _total(view, source, type, query, total)
+    total = await _total(view, query, service, total)
     entries = await budget.each(lambda version: bundle_json.entry(version, service.base, body=subset(version.body, query)), matches)
-    included = await _included(view, query, matches, service)
-    entries += await budget.each(lambda version: bundle_json.entry(version, service.base, "include", subset(version.body, query)), included)
-    return bundle_json.searchset(entries, links=links, total=total)
+    added, is_cut = await included(view, query, matches, service.base)
+    entries += await budget.each(lambda version: bundle_json.entry(version, service.base, "include", subset(version.body, query)), added)
+    notes += [bundle_json.note(Issue("too-costly", _CUT, severity="warning"))] if is_cut else []
+    return bundle_json.searchset([*entries, *notes], links=links, total=total)
+
+
+_CUT = f"More than {MAX_INCLUDED} resources would be included in this page; the others were left out. Ask for a smaller _count."
+
+
+def _notes(query: Query) -> list[bytes]:
+    """The entry that names the parameters that have no effect."""
+    if not query.ignored:
+        return []
+    issues = [
+        Issue("not-supported", f"The parameter {name!r} is not known and has no effect.", severity="warning") for name in query.ignored
+    ]
+    return [bundle_json.note(*issues)]
 
 
 def binding(view: View, service: Service, type: str, applied: Iterable[tuple[str, str]]) -> bytes:
@@ -96,57 +116,33 @@ def _source(view: View, type: str, service: Service) -> View | AuditSearch:
     return AuditSearch(view, trail, service.base) if type == AUDIT_EVENT and trail.covers(view.permissions) else view
 
 
-async def _total(view: View, source: View | AuditSearch, type: str, query: Query, known: int | None) -> int | None:
+async def _find(view: View, query: Query, service: Service, after: Position | None) -> VisiblePage:
+    types = [*query.conditions]
+    if len(types) == 1:
+        source = _source(view, types[0], service)
+        return await source.find(types[0], query.where, sort=query.sort, limit=query.count, after=after)
+
+    async def find(type: str, limit: int, after: Position | None) -> VisiblePage:
+        return await _source(view, type, service).find(type, query.conditions[type], limit=limit, after=after)
+
+    return VisiblePage(*await read_page(types, query.count, after, find))
+
+
+async def _count(view: View, query: Query, service: Service) -> int:
+    return sum([await _source(view, type, service).count(type, where) for type, where in query.conditions.items()])
+
+
+async def _total(view: View, query: Query, service: Service, known: int | None) -> int | None:
     """The exact number of visible matches, or None to omit it.
 
-    Returns ``known`` if it is a number.  Otherwise counts only if the caller sent _total, or sees few patients, which is
-    inexpensive.
+    Returns ``known`` if it is a number.  Otherwise counts only if the caller sent _total, or sees few patients and searches one type,
+    which is inexpensive.
     """
     if query.total == "none":
         return None
     if known is not None:
         return known
-    inexpensive = view.permissions.patients is not None and source is view
+    one = next(iter(query.conditions)) if len(query.conditions) == 1 else None
+    inexpensive = one is not None and view.permissions.patients is not None and _source(view, one, service) is view
     wanted = any(name == "_total" for name, _ in query.applied) or inexpensive
-    return await source.count(type, query.where) if wanted else None
-
-
-async def _included(view: View, query: Query, matches: Sequence[VisibleVersion], service: Service) -> list[VisibleVersion]:
-    """The visible resources that _include and _revinclude add to these matches."""
-    names = {f"{version.type}/{version.id}" for version in matches}
-    included: dict[str, VisibleVersion] = {}
-    past: dict[str, VisibleVersion] = {}
-    for include in query.includes:
-        references = await _references(include, matches, service.base)
-        wanted = {(one.type, one.id) for one in references if not one.version and f"{one.type}/{one.id}" not in names}
-        for type in sorted({type for type, _ in wanted}):
-            ids = frozenset(id for target_type, id in wanted if target_type == type)
-            _add(included, await view.find_included(type, IdIs(ids), MAX_INCLUDED))
-        for one in [reference for reference in references if reference.version][:MAX_INCLUDED]:
-            version = await view.find_included_version(one.type, one.id, one.version)
-            if version is not None:
-                past[f"{one.type}/{one.id}/{one.version}"] = version
-    for reverse in query.revincludes:
-        targets = frozenset(name for name in names if reverse.target_type in (None, name.partition("/")[0]))
-        if targets:
-            _add(included, await view.find_included(reverse.type, refers(reverse.type, reverse.param, targets), MAX_INCLUDED))
-    current = [version for name, version in included.items() if name not in names]
-    shown = {f"{version.type}/{version.id}/{version.version}" for version in (*matches, *current)}
-    return [*current, *(version for name, version in past.items() if name not in shown)][:MAX_INCLUDED]
-
-
-def _add(included: dict[str, VisibleVersion], versions: Iterable[VisibleVersion]) -> None:
-    for version in versions:
-        included.setdefault(f"{version.type}/{version.id}", version)
-
-
-async def _references(include: Include, matches: Sequence[VisibleVersion], base: str) -> list[LiteralReference]:
-    """The references to this server, each once, in the visible bodies that the include's search parameter selects."""
-    server = server_base(base)
-    selected = await budget.each(
-        lambda version: index.reference_texts(include.type, include.param, jsontext.parse(version.body), base),
-        [version for version in matches if version.type == include.type],
-    )
-    texts = dict.fromkeys(text for found in selected for text in found)
-    found = (parse_reference(text if (relative := server.relative(text)) is None else relative) for text in texts)
-    return [one for one in found if one and one.kind == "relative" and include.target_type in (None, one.type)]
+    return await _count(view, query, service) if wanted else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.audit_trail import AuditTrail
@@ -21,6 +21,7 @@ from fhir_server.writing.parser import Parser
 from fhir_server.writing.writer import ResourceWriter
 
 T = TypeVar("T")
+Handling = Literal["strict", "lenient"]
 _ATTEMPTS = 8
 
 
@@ -45,6 +46,7 @@ class Service:
     ``max_entries``  the largest number of entries in a Bundle
     ``new_id``       returns a new random logical id
     ``audit_trail``  reads the audit log for callers
+    ``handling``  what happens to unknown parameters of a request that does not say so
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
     """
 
@@ -59,6 +61,21 @@ class Service:
     new_id: Callable[[], str]
     audit_trail: AuditTrail
     require_writable: Callable[[], Awaitable[None]] = no_restriction
+    handling: Handling = "strict"
+
+    def is_strict(self, request: Request) -> bool:
+        """Whether a parameter that the server does not know is an error, as the Prefer header says, otherwise the setting."""
+        return self._handling(request) != "lenient"
+
+    def applied_preference(self, request: Request) -> tuple[tuple[bytes, bytes], ...]:
+        """The header that confirms a preference for the handling of parameters (RFC 7240 3)."""
+        if request.preference("handling", "") not in get_args(Handling):
+            return ()
+        return ((b"preference-applied", f"handling={self._handling(request)}".encode()),)
+
+    def _handling(self, request: Request) -> str:
+        preferred = request.preference("handling", self.handling)
+        return preferred if preferred in get_args(Handling) else self.handling
 
     async def authenticate(self, request: Request, audit: AuditContext) -> Permissions:
         """Authenticate the caller, before the body is read.  Raises Problem ``unauthenticated``."""
@@ -72,7 +89,7 @@ class Service:
 
         Raises Problem ``unauthenticated``.
         """
-        if AUDIT_EVENT in request.path and audit.store_lines is not None:
+        if (AUDIT_EVENT in request.path or _names_all_types(request.path)) and audit.store_lines is not None:
             await audit.store_lines()
         async with self.store.snapshot() as snapshot:
             permissions = await self._permissions(snapshot, request, audit, expected)
@@ -113,3 +130,8 @@ class Service:
         authorization = request.headers.get("authorization")
         audit.permissions = await self.authenticator.authenticate(snapshot, authorization, request.now, expected, request.proven)
         return audit.permissions
+
+
+def _names_all_types(path: tuple[str, ...]) -> bool:
+    """Whether a request may read resources of any type, AuditEvents too."""
+    return path[:1] in ((), ("_search",)) or path[2:3] == ("*",)

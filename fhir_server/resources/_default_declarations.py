@@ -156,7 +156,7 @@ def data_class(name: str) -> str:
 
 
 def _subjects(name: str) -> tuple[str, ...]:
-    codes = definitions.compartment().get(name, ())
+    codes = definitions.compartments()["Patient"].get(name, ())
     subject_codes = [code for code in SUBJECT_PARAMETERS if code in codes]
     expressions = (p.expression for p in definitions.search_parameters(name) if p.code in subject_codes)
     paths = (branch.split(".where(")[0].partition(".")[2] for expression in expressions for branch in expression.split(" | "))

@@ -109,12 +109,15 @@ def search_parameters(name: str) -> tuple[SearchParameter, ...]:
 
 
 @functools.cache
-def compartment() -> Mapping[str, tuple[str, ...]]:
-    """Resource type -> the parameters by which its resources belong to a patient's compartment; types outside have no entry.
+def compartments() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """Type of compartment -> resource type -> the parameters by which its resources belong to it; types outside have no entry.
 
-    http://hl7.org/fhir/R4/compartmentdefinition-patient.html
+    http://hl7.org/fhir/R4/compartmentdefinition.html.  The parameter ``{def}`` stands for the resource after which it is named.
     """
-    return MappingProxyType({name: tuple(codes) for name, codes in _head()["compartment"].items()})
+    found: dict[str, dict[str, list[str]]] = _head()["compartments"]
+    return MappingProxyType(
+        {of: MappingProxyType({name: tuple(codes) for name, codes in members.items()}) for of, members in found.items()}
+    )
 
 
 @functools.cache

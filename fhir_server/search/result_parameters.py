@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast, get_args
 
 from fhir_server.errors import Problem
@@ -11,6 +11,7 @@ from fhir_server.resources import definitions
 from fhir_server.search.index import Parameter, parameters
 from fhir_server.search.limits import MAX_SORT_KEYS, whole_number
 from fhir_server.search.rows import SortKey
+from fhir_server.search.suggestions import suggestion
 
 DEFAULT_COUNT: Final = 20
 MAX_COUNT: Final = 1000
@@ -24,18 +25,22 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Include:
-    """``_include`` or ``_revinclude``: reference parameter ``param`` of ``type``, limited to targets of ``target_type`` if given."""
+    """``_include`` or ``_revinclude``: reference parameter ``param`` of ``type``, limited to targets of ``target_type`` if given.
+
+    ``iterates``: it is also followed from resources that were included.
+    """
 
     type: str
     param: str
     target_type: str | None = None
+    iterates: bool = False
 
 
 @dataclass(slots=True)
 class ResultParameters:
-    """The result parameters of a search; :meth:`add` adds one."""
+    """The result parameters of a search of ``types``; :meth:`add` adds one."""
 
-    type: str
+    types: tuple[str, ...]
     sort: tuple[SortKey, ...] = ()
     count: int = DEFAULT_COUNT
     total: Total = DEFAULT_TOTAL
@@ -50,14 +55,15 @@ class ResultParameters:
     def add(self, name: str, value: str) -> list[Pair]:
         """Add a parameter and return its pairs for the self link.  Raises Problem ``invalid``."""
         code, _, modifier = name.partition(":")
-        if modifier == "iterate" or modifier == "recurse":
-            raise Problem("invalid", f"{name!r} is not supported: includes follow one step from the matching resources.")
-        if ":" in name:
+        iterates = code in _INCLUDES and modifier in _ITERATE
+        if ":" in name and not iterates:
             raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
-        if code in self._names and code not in _REPEATABLE:
+        if code in _INCLUDES:
+            return [(name, applied) for applied in _INCLUDES[code](self, value, iterates)]
+        if code in self._names:
             raise Problem("invalid", f"The search parameter {code!r} may occur only once.")
         self._names.add(code)
-        return [(code, applied) for applied in CONTROLS[code](self, value)]
+        return [(code, applied) for applied in _HANDLERS[code](self, value)]
 
 
 # Each handler returns a list of the value for the self link; an empty list if the link has none.
@@ -102,11 +108,13 @@ def _elements(controls: ResultParameters, value: str) -> list[str]:
 def _sort(controls: ResultParameters, value: str) -> list[str]:
     keys, applied = [], []
     texts = value.split(",")
+    if len(controls.types) > 1:
+        raise Problem("invalid", "A search of several types cannot be sorted; it is in the order of the types.")
     if len(texts) > MAX_SORT_KEYS:
         raise Problem("invalid", f"A search may have at most {MAX_SORT_KEYS} sort keys.")
     for text in texts:
         name, descending = text.removeprefix("-"), text.startswith("-")
-        parameter = parameters(controls.type).get(name)
+        parameter = parameters(controls.types[0]).get(name)
         if parameter is None or not _is_sortable(parameter):
             controls.unknown_keys.append(name)
             continue
@@ -116,41 +124,61 @@ def _sort(controls: ResultParameters, value: str) -> list[str]:
     return [",".join(applied)] if applied else []
 
 
+def sortable(type: str) -> list[str]:
+    """The names of the parameters by which a search of this type can be sorted."""
+    return [code for code, parameter in parameters(type).items() if _is_sortable(parameter)]
+
+
 def _is_sortable(parameter: Parameter) -> bool:
     # A parameter that is indexed as several others, or as part of another, has no entries of its own to sort by.
     return len(parameter.indexed_as.params) == 1 and parameter.indexed_as.limit is None and not parameter.flag
 
 
-def _include(controls: ResultParameters, value: str) -> list[str]:
-    parsed = include("_include", value)
-    if parsed.type != controls.type:
-        raise Problem("invalid", f"'_include={value}' starts from {parsed.type}, but the search is for {controls.type}.")
-    controls.includes.append(parsed)
+def _include(controls: ResultParameters, value: str, iterates: bool) -> list[str]:
+    found = include("_include", value, None if iterates else controls.types)
+    if found and not iterates and found[0].type not in controls.types:
+        raise Problem("invalid", f"'_include={value}' starts from {found[0].type}, but the search is for {', '.join(controls.types)}.")
+    controls.includes += [replace(one, iterates=iterates) for one in found]
     return [value]
 
 
-def _revinclude(controls: ResultParameters, value: str) -> list[str]:
-    parsed = include("_revinclude", value)
-    targets = parameters(parsed.type)[parsed.param].targets
-    if controls.type != (parsed.target_type or controls.type) or controls.type not in targets:
-        raise Problem("invalid", f"'_revinclude={value}' cannot refer to {controls.type}.")
-    controls.revincludes.append(parsed)
+def _revinclude(controls: ResultParameters, value: str, iterates: bool) -> list[str]:
+    found = [one for one in include("_revinclude", value, None) if iterates or _may_refer(one, controls.types)]
+    if not found:
+        raise Problem("invalid", f"'_revinclude={value}' cannot refer to {', '.join(controls.types)}.")
+    controls.revincludes += [replace(one, iterates=iterates) for one in found]
     return [value]
 
 
-def include(name: str, value: str) -> Include:
-    """Parse ``Type:param`` or ``Type:param:Target``.  Raises Problem ``invalid`` for a wildcard or a name that R4 does not have."""
+def _may_refer(one: Include, types: tuple[str, ...]) -> bool:
+    named = {one.target_type} if one.target_type else set(parameters(one.type)[one.param].targets)
+    return not named.isdisjoint(types)
+
+
+def include(name: str, value: str, types: tuple[str, ...] | None) -> list[Include]:
+    """Parse ``Type:param``, ``Type:param:Target``, ``Type:*`` or ``*``: all references of ``types`` (None: of all types).
+
+    Raises Problem ``invalid`` for a name that R4 does not have.
+    """
+    if value == "*":
+        return [one for type in types or definitions.types() for one in _all_of(type)]
     type, *rest = value.split(":")
-    if "*" in value:
-        raise Problem("invalid", f"{name!r} does not support wildcards. Name each reference parameter.")
-    if len(rest) not in (1, 2) or type not in definitions.types():
-        raise _malformed(name, value, "it must be Type:parameter or Type:parameter:Target")
+    if len(rest) not in (1, 2) or type not in definitions.types() or (rest[0] == "*" and len(rest) == 2):
+        raise _malformed(name, value, "it must be Type:parameter, Type:parameter:Target, Type:* or *")
+    if rest[0] == "*":
+        return _all_of(type)
     parameter = parameters(type).get(rest[0])
     if parameter is None or parameter.definition.kind != "reference":
-        raise Problem("invalid", f"{type} has no reference parameter {rest[0]!r}.")
+        valid = suggestion(rest[0], [one.param for one in _all_of(type)])
+        raise Problem("invalid", f"{type} has no reference parameter {rest[0]!r}.{valid}")
     if len(rest) == 2 and rest[1] not in parameter.targets:
         raise Problem("invalid", f"The parameter {rest[0]!r} of {type} does not refer to {rest[1]!r}.")
-    return Include(type, rest[0], rest[1] if len(rest) == 2 else None)
+    return [Include(type, rest[0], rest[1] if len(rest) == 2 else None)]
+
+
+def _all_of(type: str) -> list[Include]:
+    """An Include for each reference parameter of a type."""
+    return [Include(type, code) for code, parameter in parameters(type).items() if parameter.definition.kind == "reference"]
 
 
 def _page(controls: ResultParameters, value: str) -> list[str]:
@@ -162,16 +190,18 @@ def _ignore(controls: ResultParameters, value: str) -> list[str]:
     return [value]
 
 
-CONTROLS: Final[dict[str, _Handler]] = {
+_INCLUDES: Final = {"_include": _include, "_revinclude": _revinclude}
+_ITERATE: Final = frozenset({"iterate", "recurse"})  # the name in STU3, which R4 keeps as a synonym
+
+_HANDLERS: Final[dict[str, _Handler]] = {
     "_count": _count,
     "_elements": _elements,
     "_format": _ignore,
-    "_include": _include,
     "_page": _page,
     "_pretty": _ignore,
-    "_revinclude": _revinclude,
     "_sort": _sort,
     "_summary": _summary,
     "_total": _total,
 }
-_REPEATABLE: Final = frozenset({"_include", "_revinclude"})
+CONTROLS: Final = frozenset({*_HANDLERS, *_INCLUDES})
+"""The names of all result parameters."""

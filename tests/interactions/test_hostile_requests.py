@@ -23,7 +23,7 @@ CONTROL = 40  # an honest request after so many
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
-    made = Served(store_url("sqlite", tmp_path))
+    made = Served(store_url("sqlite", tmp_path), search_handling="lenient")  # so that every parameter is read
     yield made
     made.close()
 

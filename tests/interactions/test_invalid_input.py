@@ -161,7 +161,7 @@ def test_refused_writes_store_nothing(served: Served, feed: str, stored: int) ->
     ("method", "path", "headers", "status"),
     [
         ("GET", "Nothing/x", {}, 404),
-        ("GET", "", {}, 405),
+        ("PUT", "", {}, 405),
         ("PATCH", "Observation/x", {}, 405),
         ("GET", "Observation?_format=xml", {}, 406),
         ("GET", "Observation", {"accept": "application/fhir+xml"}, 406),

@@ -116,14 +116,6 @@ def test_page_links_return_every_result_once(served: Served, feed: str) -> None:
     assert sorted(by_date) == sorted(whole) and by_date != whole
 
 
-def test_unknown_parameter_returns_400_or_is_not_in_self_link(served: Served, feed: str) -> None:
-    strict = served.request(feed, "GET", "Observation?colour=red", headers={"Prefer": "handling=strict"})
-    lenient = served.get(feed, "Observation?colour=red&code=718-7&_count=1")
-    assert strict.status == 400 and "colour" in strict.json["issue"][0]["diagnostics"]
-    link = next(link["url"] for link in lenient.json["link"] if link["relation"] == "self")
-    assert "colour" not in link and "code=718-7" in link
-
-
 @pytest.mark.parametrize("type", ["Basic", "Slot", "ValueSet", "MolecularSequence", "Subscription"])
 def test_every_type_of_r4_is_served(served: Served, feed: str, type: str) -> None:
     assert served.get(feed, f"{type}?_count=1").status == 200

@@ -75,7 +75,7 @@ def emptied_url(which: str = "") -> str:
     """
     name = f"t{os.getpid()}{which}"
     url = server_url().replace("{name}", name)
-    with MongoClient(url) as client:
+    with MongoClient[dict[str, Any]](url) as client:
         for collection in client[name].list_collection_names():
             client[name][collection].delete_many({})
     if name not in _made:
@@ -86,6 +86,6 @@ def emptied_url(which: str = "") -> str:
 def drop_databases() -> None:
     """Drop every database created so far, because the server keeps the files of their indexes open."""
     if _made:
-        with MongoClient(server_url().replace("{name}", "")) as client:
+        with MongoClient[dict[str, Any]](server_url().replace("{name}", "")) as client:
             while _made:
                 client.drop_database(_made.pop())

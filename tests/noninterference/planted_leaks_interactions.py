@@ -12,7 +12,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent import decision
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch, search, write
+from fhir_server.interactions import batch, included, search, search_several, write
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
 from fhir_server.search.visibility import VisibilityClause
 from fhir_server.writing import row_labeling
@@ -23,17 +23,74 @@ from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record
 
 @leak("A01")
 def include_follows_references_as_stored(patch: Patch) -> None:
-    exact = search._included
+    exact = included.included
 
-    async def included(view: View, asked: Any, found: Any, service: Any) -> Any:
+    async def collected(view: View, asked: Any, found: Any, base: str) -> Any:
         visibility = await unlimited(view)
         stored = [await view._snapshot.read(seen.type, seen.id, visibility) for seen in found]
         bodies = [msgspec.structs.replace(seen, body=row.body) for seen, row in zip(found, stored, strict=True)]
         other = View(view._snapshot, view.permissions, view.now)
         other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
-        return await exact(other if asked.includes else view, asked, bodies, service)
+        return await exact(other if asked.includes else view, asked, bodies, base)
 
-    patch.setattr(search, "_included", included)
+    patch.setattr(search, "included", collected)
+
+
+@leak("A02")
+def an_include_steps_over_hidden_rows(patch: Patch) -> None:
+    """It collects through everything that is stored, and then leaves out what is hidden."""
+    exact = included.included
+
+    async def collected(view: View, asked: Any, found: Any, base: str) -> Any:
+        if not asked.includes and not asked.revincludes:
+            return [], False
+        visibility = await unlimited(view)
+        other = View(view._snapshot, view.permissions, view.now)
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
+        reached, is_cut = await exact(other, asked, found, base)
+        shown = await view.visible_targets(f"{row.type}/{row.id}" for row in reached)
+        return [row for row in reached if f"{row.type}/{row.id}" in shown], is_cut
+
+    patch.setattr(search, "included", collected)
+
+
+@leak("A03")
+def a_compartment_has_all_that_is_stored_in_it(patch: Patch) -> None:
+    exact, whole = search_several.search_compartment, sighted(unlimited)(View.find)
+
+    async def searching(view: View, request: Any, service: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(View, "find", whole)
+            return await exact(view, request, service)
+
+    relook(patch, "search-compartment", searching)
+
+
+@leak("C01")
+def a_search_of_several_types_counts_what_is_stored(patch: Patch) -> None:
+    exact, counted = search_several.search_system, sighted(of_record)(View.count)
+
+    async def searching(view: View, request: Any, service: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(View, "count", counted)
+            return await exact(view, request, service)
+
+    relook(patch, "search-system", searching)
+
+
+@leak("Q12")
+def a_compartment_of_a_hidden_row_can_be_searched(patch: Patch) -> None:
+    exact = search_several.search_compartment
+
+    async def as_asked(self: View, type: str, where: Any, sort: Any = ()) -> Any:
+        return where
+
+    async def searching(view: View, request: Any, service: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(View, "_require_answerable", as_asked)
+            return await exact(view, request, service)
+
+    relook(patch, "search-compartment", searching)
 
 
 @leak("A02")

@@ -37,6 +37,8 @@ class Capability:
         self.params = {type: {p["name"]: p["type"] for p in one.get("searchParam", ())} for type, one in resources.items()}
         self.includes = {type: tuple(one.get("searchInclude", ())) for type, one in resources.items()}
         self.revincludes = {type: tuple(one.get("searchRevInclude", ())) for type, one in resources.items()}
+        compartments = {url.rpartition("/")[2] for url in statement["rest"][0]["compartment"]}
+        self.compartments = frozenset(type for type in resources if type[0].lower() + type[1:] in compartments)
 
 
 class Asker:
@@ -49,12 +51,13 @@ class Asker:
         self._probes = Probes.of(case)
         self._types = tuple(sorted({name.partition("/")[0] for name in (*self._probes.hidden_ids, *self._probes.shown_ids)}))
         self._patient = case.caller.patient or "teen"
+        self._compartments = capability.compartments
 
     def draw(self, number: int) -> list[Ask]:
         """Return this number of random requests, from all request families."""
         menu: tuple[tuple[int, Callable[[], Ask]], ...] = (
             (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted),
-            (5, self.posted),
+            (5, self.posted), (4, self.several), (6, self.compartment),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
@@ -192,13 +195,35 @@ class Asker:
     def include(self) -> Ask:
         type = self._type()
         known = self._capability.includes[type]
-        return Ask.get("include", type, [("_include", self._pick(*known))] if known else [])
+        pairs = [("_include" + self._iterates(), self._pick(*known)) for _ in range(self._pick(1, 1, 2))] if known else []
+        return Ask.get("include", type, pairs)
+
+    def _iterates(self) -> str:
+        return ":iterate" if self._random.random() < 0.4 else ""
 
     def revinclude(self) -> Ask:
         type = self._type() if self._random.random() < 0.6 else "Patient"
         near = [one for one in self._capability.revincludes[type] if one.partition(":")[0] in self._types]
         known = near if near and self._random.random() < 0.85 else self._capability.revincludes[type]
-        return Ask.get("revinclude", type, [("_revinclude", self._pick(*known))] if known else [])
+        pairs = [("_revinclude" + self._iterates(), self._pick(*known)) for _ in range(self._pick(1, 1, 2))] if known else []
+        return Ask.get("revinclude", type, pairs)
+
+    def several(self) -> Ask:
+        """Search several types, or all."""
+        types = sorted({self._type() for _ in range(self._pick(1, 2, 3))})
+        named = [("_type", ",".join(types))] if self._random.random() < 0.8 else []
+        common = [("_id", self._name().partition("/")[2])] if self._random.random() < 0.2 else []
+        counted = [("_summary", "count")] if self._random.random() < 0.3 else []
+        return Ask.get("several", "", [*named, *common, *counted, *self._shape()])
+
+    def compartment(self) -> Ask:
+        """Search a compartment, mostly that of the patient or of a hidden row."""
+        inside = [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.partition("/")[0] in self._compartments]
+        of = f"Patient/{self._patient}" if not inside or self._random.random() < 0.5 else self._pick(*inside)
+        type = "*" if self._random.random() < 0.4 else self._type()
+        pairs = [self._criterion(type)] if type != "*" and self._random.random() < 0.5 else []
+        counted = [("_summary", "count")] if self._random.random() < 0.3 else []
+        return Ask.get("compartment", f"{of}/{type}", [*pairs, *counted, *self._shape()])
 
     def elements(self) -> Ask:
         type = self._type()

@@ -50,12 +50,15 @@ def test_shared_parameter_keeps_only_branches_of_the_type() -> None:
     )
 
 
-def test_the_patient_compartment_names_parameters_that_exist() -> None:
-    compartment = definitions.compartment()
+def test_compartments_name_reference_parameters_that_exist() -> None:
+    compartment = definitions.compartments()["Patient"]
     assert compartment["Observation"] == ("subject", "performer")
     assert "Location" not in compartment
-    for name, codes in compartment.items():
-        assert set(codes) <= {p.code for p in definitions.search_parameters(name)}
+    assert set(definitions.compartments()) == {"Device", "Encounter", "Patient", "Practitioner", "RelatedPerson"}
+    for of, members in definitions.compartments().items():
+        for name, codes in members.items():
+            references = {p.code for p in definitions.search_parameters(name) if p.kind == "reference"}
+            assert set(codes) <= references | ({"{def}"} if name == of else set())
 
 
 def test_elements_carry_the_data_for_validation() -> None:

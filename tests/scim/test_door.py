@@ -31,7 +31,15 @@ REQUESTS = [
     ("DELETE", "/Users/x"), ("GET", "/Schemas"), ("GET", "/ResourceTypes"), ("GET", "/Me"), ("POST", "/Bulk"), ("GET", "/nothing"),
     ("DELETE", "/Schemas"),
 ]  # fmt: skip
-NAMES = {"{type}": "Patient", "{id}": "adult", "{version}": "1", "{job}": "job", "{file}": "1"}
+NAMES = {
+    "{type}": "Patient",
+    "{compartment}": "Patient",
+    "{member}": "Observation",
+    "{id}": "adult",
+    "{version}": "1",
+    "{job}": "job",
+    "{file}": "1",
+}
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_alias_targets_are_always_indexed_themselves() -> None:
 
 
 def test_compartment_parameters_are_served() -> None:
-    for type, codes in definitions.compartment().items():
+    for type, codes in definitions.compartments()["Patient"].items():
         assert set(codes) <= {"", *index.parameters(type)}, type
 
 

@@ -31,7 +31,7 @@ DAY = 86_400_000_000
 
 
 def ask(type: str, *pairs: tuple[str, str], strict: bool = True) -> Query:
-    return parse(type, pairs, strict=strict, now=0, base=BASE)
+    return parse((type,), pairs, strict=strict, now=0, base=BASE)
 
 
 def one(type: str, name: str, value: str) -> Filter:
@@ -128,9 +128,11 @@ REFUSED = [
     ("Observation", "_total", "all", "one of"),
     ("Observation", "_summary", "yes", "one of"),
     ("Observation", "_elements", "code,name.family", "element names"),
-    ("Observation", "_include", "*", "wildcard"),
-    ("Observation", "_include", "Observation:*", "wildcard"),
-    ("Observation", "_include:iterate", "Observation:has-member", "one step"),
+    ("Observation", "_include", "Observation:*:Patient", "Type:parameter"),
+    ("Observation", "_include", "Condition:*", "starts from Condition"),
+    ("Observation", "_include:reverse", "Observation:has-member", "modifier 'reverse'"),
+    ("Observation", "_sort:iterate", "date", "modifier 'iterate'"),
+    ("Observation", "_include", "Observation:subjekt", "Did you mean 'subject'"),
     ("Observation", "_include", "Observation", "Type:parameter"),
     ("Observation", "_include", "Nothing:subject", "Type:parameter"),
     ("Observation", "_include", "Observation:code", "no reference parameter"),
@@ -158,6 +160,41 @@ def test_unknown_parameter_is_refused_if_strict_else_ignored() -> None:
     assert lenient.where == AllOf((token("code", "a"), token("code", "b")))
     assert lenient.applied == (("code", "a"), ("code", "b"))
     assert lenient.ignored == ("colour", "colour:exact")
+
+
+def test_wildcard_includes_name_every_reference_parameter() -> None:
+    every = ask("Observation", ("_include", "*")).includes
+    assert every == ask("Observation", ("_include", "Observation:*")).includes
+    assert {Include("Observation", "subject"), Include("Observation", "performer")} <= set(every)
+    back = ask("Observation", ("_revinclude", "*")).revincludes
+    assert Include("DiagnosticReport", "result") in back and Include("Condition", "asserter") not in back
+    assert ask("Observation", ("_revinclude", "Provenance:*")).revincludes == (
+        Include("Provenance", "entity"), Include("Provenance", "target"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("modifier", ["iterate", "recurse"])
+def test_iterating_include_may_begin_at_another_type(modifier: str) -> None:
+    query = ask("Observation", (f"_include:{modifier}", "Encounter:service-provider"), (f"_revinclude:{modifier}", "Condition:asserter"))
+    assert query.includes == (Include("Encounter", "service-provider", iterates=True),)
+    assert query.revincludes == (Include("Condition", "asserter", iterates=True),)
+    assert query.applied[0] == (f"_include:{modifier}", "Encounter:service-provider")
+
+
+def test_search_of_several_types_has_a_condition_for_each() -> None:
+    query = parse(("Condition", "Observation"), [("code", "a"), ("_count", "3")], strict=True, now=0, base=BASE)
+    assert query.conditions == {type: AllOf((token("code", "a"),)) for type in ("Condition", "Observation")}
+    with pytest.raises(Problem, match="Condition has no search parameter 'value-quantity'"):
+        parse(("Condition", "Observation"), [("value-quantity", "1")], strict=True, now=0, base=BASE)
+    with pytest.raises(Problem, match="cannot be sorted"):
+        parse(("Condition", "Observation"), [("_sort", "code")], strict=False, now=0, base=BASE)
+
+
+def test_error_about_an_unknown_name_suggests_the_nearest_one() -> None:
+    with pytest.raises(Problem, match=r"no search parameter 'staus'\. Did you mean 'status'\? Valid names: .*'?_count.*value-quantity"):
+        ask("Observation", ("staus", "final"))
+    with pytest.raises(Problem, match=r"cannot be sorted by 'dat'\. Did you mean 'date'\?"):
+        ask("Observation", ("_sort", "dat"))
 
 
 def test_condition_accepts_only_search_parameters() -> None:
@@ -193,7 +230,7 @@ def test_search_result_parameters_are_parsed() -> None:
 
 
 def test_omitted_result_parameters_have_defaults() -> None:
-    assert ask("Observation") == Query(EVERYTHING, (), DEFAULT_COUNT, DEFAULT_TOTAL, "false")
+    assert ask("Observation") == Query({"Observation": EVERYTHING}, (), DEFAULT_COUNT, DEFAULT_TOTAL, "false")
 
 
 ONLY_COUNT = [

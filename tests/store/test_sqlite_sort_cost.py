@@ -114,7 +114,7 @@ def _added(path: Path, few: int, many: int) -> dict[str, int]:
 
 def test_keys_are_of_every_kind_that_r4_can_sort_by() -> None:
     everything = ((type, code, found) for type in definitions.types() for code, found in parameters(type).items())
-    keys = [query.parse(type, [("_sort", code)], strict=False, now=0, base="").sort for type, code, _ in everything]
+    keys = [query.parse((type,), [("_sort", code)], strict=False, now=0, base="").sort for type, code, _ in everything]
     assert {key.kind for sort in keys for key in sort} == set(KEYS.values())
 
 
