@@ -51,7 +51,7 @@ class PortalPages:
         may_share = await self.context.may_share(session.user, now)
         events = await account_events.list_events(self.smart.store, session.user, now)
         changes = describe_events(account_events.changes_since_last_sign_in(events), self.smart.zone)
-        view = {"records": records, "may_share": may_share, "changes": changes, "apps": self._apps_to_try()}
+        view: dict[str, Any] = {"records": records, "may_share": may_share, "changes": changes, "apps": self._apps_to_try()}
         return page_handlers.render(self.smart, "start.html", session=session, **view)
 
     def _apps_to_try(self) -> tuple[tuple[str, str, str], ...]:
