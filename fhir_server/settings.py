@@ -71,6 +71,7 @@ class Settings:
     max_request_resources   maximum number of resources that one request reads for its answer
     max_response_bytes      maximum size of these resources, in bytes
     max_bundle_entries  maximum number of entries in a batch or transaction
+    max_conditional_deletes maximum number of resources that one conditional delete deletes; more matches are refused
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
     staff_apps          an app that is not approved for staff: ``approved`` refuses it, ``ask`` lets the member of staff decide
@@ -106,6 +107,7 @@ class Settings:
     max_body_bytes: int = 32 * 1024 * 1024
     max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
+    max_conditional_deletes: int = 1
     max_connections: int = 1000
     max_head_seconds: int = 20
     max_body_seconds: int = 300

@@ -14,8 +14,8 @@ import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, preconditions, write
-from fhir_server.interactions.bundle_references import BundleEntry, resolve_by_search, with_entry_index
+from fhir_server.interactions import bundle_json, conditional_write, preconditions, write
+from fhir_server.interactions.bundle_references import BundleEntry, require_distinct, resolve_by_search, with_entry_index
 from fhir_server.interactions.bundle_request import entry_request, route_of
 from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
 from fhir_server.interactions.routing import Route, match_route
@@ -151,10 +151,11 @@ async def transaction(
             texts[index] = b""  # of which the draft is a copy
             parsed.append(await _parse_entry(value, text, index, head.request, service, links))
             await budget.give_way()
-    _require_distinct(parsed)
+    require_distinct(entry for entry in parsed if not entry.is_conditional_change)
 
     async def process(context: WriteContext) -> list[Response]:
-        entries = await resolve_by_search(parsed, links, context.view, service)
+        entries = await resolve_by_search(parsed, links, context, service)
+        require_distinct(entries)
         written = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
         await context.tx.prefetch(written)
         responses: dict[int, Response] = {}
@@ -163,7 +164,7 @@ async def transaction(
             if spending is not None:
                 spending.remaining()
             try:
-                response = await _process_entry(entry, context, service, BundleContext(entry.id, written))
+                response = await _process_entry(entry, context, service, BundleContext(entry.id, written, "".join(entry.matched[:1])))
             except Problem as problem:
                 raise with_entry_index(problem, entry.index) from None
             responses[entry.index] = _as_asked(entry.request, response)
@@ -175,10 +176,14 @@ async def transaction(
 
 async def _process_entry(entry: BundleEntry, context: WriteContext, service: Service, bundle: BundleContext) -> Response:
     match entry.request.method:
+        case "DELETE" if entry.is_conditional_change:
+            return await conditional_write.delete_in(context, entry.request, service, entry.matched)
         case "DELETE":
             return await write.delete_in(context, entry.request)
         case "POST" if entry.draft:
             return await write.create_in(context, entry.request, service, entry.draft, bundle)
+        case "PUT" if entry.draft and entry.is_conditional_change:
+            return await conditional_write.update_in(context, entry.request, service, entry.draft, bundle)
         case "PUT" if entry.draft:
             return await write.update_in(context, entry.request, service, entry.draft, bundle)
         case _:
@@ -190,7 +195,7 @@ async def _process_entry(entry: BundleEntry, context: WriteContext, service: Ser
 
 
 def _links(entries: Sequence[Any], heads: Sequence[_Head], service: Service, *, batch: bool) -> BundleLinks:
-    """The links of a batch or transaction: a create gets a new id, an update keeps the id in its URL.
+    """The links of a batch or transaction: a create gets a new id, an update keeps the id in its URL or, if it is conditional, its own.
 
     Raises Problem ``invalid`` for two entries with one fullUrl.
     """
@@ -200,11 +205,12 @@ def _links(entries: Sequence[Any], heads: Sequence[_Head], service: Service, *, 
         if resource is None or head.request is None:
             continue
         full_url = entry.get("fullUrl", "")
-        if head.request.method == "POST":
+        path, id = head.request.path, resource.get("id")
+        if head.request.method == "POST" or (head.request.method == "PUT" and len(path) == 1 and id is None):
             new = None if batch else f"{resource.get('resourceType')}/{service.new_id()}"
             links.add(full_url, resource, new, keeps_id=False)
         elif head.route is not None and head.route.code == "update":
-            links.add(full_url, resource, "/".join(head.request.path), keeps_id=True)
+            links.add(full_url, resource, "/".join(path if len(path) > 1 else (*path, str(id))), keeps_id=True)
     return links
 
 
@@ -218,10 +224,12 @@ async def _parse_entry(value: Any, text: bytes, index: int, request: Request, se
         draft = await service.parser.draft(body, request.path[0], base=service.base, conditional=True)
     except Problem as problem:
         raise with_entry_index(problem, index) from None
-    if request.method == "PUT":
+    if request.method == "PUT" and len(request.path) > 1:
         if draft.id != request.path[1]:
             raise with_entry_index(Problem("invalid", "The resource's id differs from the id in request.url."), index)
         return BundleEntry(index, full_url, request, draft, request.path[1])
+    if request.method == "PUT" and draft.id is not None:
+        return BundleEntry(index, full_url, request, draft, draft.id)
     new = (links.target(full_url) or "").partition("/")[2] if full_url else ""
     return BundleEntry(index, full_url, request, draft, new or service.new_id())
 
@@ -237,17 +245,6 @@ def _body(value: Any, text: bytes, index: int, links: BundleLinks) -> bytes:
         return links.rewrite(body, value.get("fullUrl", ""))
     except Problem as problem:
         raise with_entry_index(problem, index) from None
-
-
-def _require_distinct(entries: Sequence[BundleEntry]) -> None:
-    """Require that no two entries of a transaction write the same resource.  Raises Problem ``invalid``."""
-    written: set[str] = set()
-    for entry in entries:
-        if entry.request.method in ("PUT", "DELETE"):
-            name = "/".join(entry.request.path)
-            if name in written:
-                raise Problem("invalid", f"Two entries of the transaction write {name}.")
-            written.add(name)
 
 
 def _rank(entry: BundleEntry) -> int:

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from fhir_server.errors import Problem
-from fhir_server.interactions import write
+from fhir_server.interactions import criteria
 from fhir_server.interactions.messages import Request, parse_query, require_acceptable
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.resources.server_base import ServerBase
@@ -74,6 +74,8 @@ def route_of(request: Request, *, batch: bool) -> Route:
         raise Problem("invalid", "A search in a Bundle requires GET.")
     if route.code not in _WRITES and route.read_handler is None:
         raise Problem("invalid", f"This request cannot be part of a {'batch' if batch else 'transaction'}.")
-    if route.code in _WRITES:
-        write.require_no_criteria(request)
+    if route.conditional:
+        criteria.of_url(request)
+    elif route.code in _WRITES:
+        criteria.require_none(request)
     return route

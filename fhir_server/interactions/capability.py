@@ -29,10 +29,11 @@ _META_OPERATIONS = tuple((name, f"http://hl7.org/fhir/OperationDefinition/Resour
 _CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[0] == "{type}" and route.code != "operation"))
 
 
-def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
+def capability_statement(base: str, oauth: dict[str, str], now: int, *, several_deletes: bool = False) -> bytes:
     """The statement of a server at ``base``, as JSON text.
 
     ``oauth`` holds the URLs of the OAuth endpoints by their names in the oauth-uris extension (``authorize``, ``token``, ...).
+    ``several_deletes``: a conditional delete may delete several resources.
     The first call imports the typed models, which takes a fraction of a second.
     """
     statement = model("CapabilityStatement")(
@@ -48,7 +49,7 @@ def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
             {
                 "mode": "server",
                 "security": _security(oauth),
-                "resource": [_resource(type) for type in sorted(catalog())],
+                "resource": [_resource(type, several_deletes) for type in sorted(catalog())],
                 "interaction": [{"code": "batch"}, {"code": "transaction"}],
                 "operation": [{"name": "export", "definition": f"{_BULK}/OperationDefinition/export"}],
             }
@@ -68,7 +69,7 @@ def _security(oauth: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _resource(type: str) -> dict[str, Any]:
+def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
     parameters = index.supported(type)
     includes = [f"{type}:{parameter.code}" for parameter in parameters if parameter.kind == "reference"]
     resource: dict[str, Any] = {
@@ -79,6 +80,8 @@ def _resource(type: str) -> dict[str, Any]:
         "updateCreate": True,
         "conditionalCreate": True,
         "conditionalRead": "full-support",
+        "conditionalUpdate": True,
+        "conditionalDelete": "multiple" if several_deletes else "single",
         "referencePolicy": ["literal", "enforced"],
         "searchInclude": includes,
         "searchRevInclude": _reverse_includes()[type],

@@ -9,7 +9,7 @@ from typing import Literal
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import bulk_export, everything, meta_operations, read, search, write
+from fhir_server.interactions import bulk_export, conditional_write, everything, meta_operations, read, search, write, write_rights
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
@@ -31,6 +31,7 @@ class Route:
     ``media``         the media type of the response
     ``batchable``     whether a batch can contain the request
     ``body``          what the request's body is; "": the interaction has none, and none is read
+    ``conditional``   whether the URL's search parameters are the criteria of a write
     ``admit``         for interactions with a body: raises Problem ``forbidden`` for callers who may not do this to the type,
                       whatever the body says
     """
@@ -44,6 +45,7 @@ class Route:
     batchable: bool = True
     body: BodyKind = ""
     admit: Admission | None = None
+    conditional: bool = False
 
 
 def _read_route(
@@ -78,9 +80,19 @@ ROUTES: tuple[Route, ...] = (
         )
         for name in ("$meta-add", "$meta-delete")
     ),
-    Route("create", "POST", ("{type}",), write.create, body="resource", admit=write.admit_create),
-    Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write.admit_update),
+    Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
+    Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write_rights.admit_update),
+    Route(
+        "update",
+        "PUT",
+        ("{type}",),
+        conditional_write.update,
+        body="resource",
+        admit=write_rights.admit_conditional_update,
+        conditional=True,
+    ),
     Route("delete", "DELETE", ("{type}", "{id}"), write.delete),
+    Route("delete", "DELETE", ("{type}",), conditional_write.delete, conditional=True),
     *(
         Route("operation", method, shape, bulk_export.kick_off, batchable=False, body=body)
         for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))

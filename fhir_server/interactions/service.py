@@ -45,6 +45,7 @@ class Service:
     ``max_entries``  the largest number of entries in a Bundle
     ``new_id``       returns a new random logical id
     ``audit_trail``  reads the audit log for callers
+    ``max_conditional_deletes``  the largest number of resources that one conditional delete deletes
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
     """
 
@@ -58,6 +59,7 @@ class Service:
     max_entries: int
     new_id: Callable[[], str]
     audit_trail: AuditTrail
+    max_conditional_deletes: int = 1
     require_writable: Callable[[], Awaitable[None]] = no_restriction
 
     async def authenticate(self, request: Request, audit: AuditContext) -> Permissions:

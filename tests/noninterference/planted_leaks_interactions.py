@@ -12,7 +12,8 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent import decision
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch, search, write
+from fhir_server.interactions import batch, conditional_write, criteria, search, write, write_rights
+from fhir_server.search import query as queries
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
 from fhir_server.search.visibility import VisibilityClause
 from fhir_server.writing import row_labeling
@@ -89,7 +90,7 @@ def search_by_post_is_not_narrowed(patch: Patch) -> None:
 
 @leak("W01")
 def conditional_create_matches_hidden_rows(patch: Patch) -> None:
-    exact = write.matching
+    exact = criteria.matching
 
     async def matching(view: View, type: str, condition: str, request: Any, service: Any) -> Any:
         other = View(view._snapshot, view.permissions, view.now)
@@ -97,7 +98,60 @@ def conditional_create_matches_hidden_rows(patch: Patch) -> None:
         other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
         return await exact(other, type, condition, request, service)
 
-    patch.setattr(write, "matching", matching)
+    patch.setattr(criteria, "matching", matching)
+
+
+@leak("W02")
+def a_conditional_update_is_refused_for_a_hidden_match(patch: Patch) -> None:
+    exact = conditional_write.update_in
+
+    async def update_in(context: Any, request: Any, service: Any, draft: Any, bundle: Any = None) -> Any:
+        view = context.view
+        other = View(view._snapshot, view.permissions, view.now)
+        visibility = await of_record(view)
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
+        found = await criteria.all_matching(other, draft.type, criteria.of_url(request), request.now, service, 100)
+        seen = await criteria.all_matching(view, draft.type, criteria.of_url(request), request.now, service, 100)
+        if len(found) > len(seen):
+            raise Problem("precondition", "The criteria match several resources.")
+        return await exact(context, request, service, draft, bundle)
+
+    patch.setattr(conditional_write, "update_in", update_in)
+
+
+@leak("W02")
+def the_id_of_a_hidden_row_is_taken(patch: Patch) -> None:
+    exact = View.read_for_write
+
+    async def read_for_write(self: View, type: str, id: str, interactions: str = "cruds") -> Any:
+        return await exact(self, type, id, interactions) or await self._snapshot.read_unfiltered(type, id)  # type: ignore[attr-defined]
+
+    async def update_in(*given: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(View, "read_for_write", read_for_write)
+            return await conditionally(*given)
+
+    async def updating(*given: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(View, "read_for_write", exact)
+            return await update(*given)
+
+    conditionally, update = conditional_write.update_in, write.update_in
+    patch.setattr(conditional_write, "update_in", update_in)
+    patch.setattr(write, "update_in", updating)
+
+
+@leak("W02")
+def a_conditional_delete_counts_before_it_refuses(patch: Patch) -> None:
+    exact = conditional_write.delete_in
+
+    async def delete_in(context: Any, request: Any, service: Any, names: Any = None) -> Any:
+        where = queries.condition(request.path[0], criteria.of_url(request), request.now, service.base)
+        if await context.tx.count(request.path[0], where, await unlimited(context.view)) > 1:
+            raise Problem("precondition", "The criteria match several resources.")
+        return await exact(context, request, service, names)
+
+    patch.setattr(conditional_write, "delete_in", delete_in)
 
 
 @leak("W06")
@@ -112,8 +166,8 @@ def a_reference_need_only_exist(patch: Patch) -> None:
         finally:
             view.visible_targets = exact.__get__(view)  # type: ignore[method-assign]
 
-    checked = write.require_visible
-    patch.setattr(write, "require_visible", require)
+    checked = write_rights.require_visible
+    patch.setattr(write_rights, "require_visible", require)
 
 
 @leak("W03")

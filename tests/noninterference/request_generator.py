@@ -58,9 +58,11 @@ class Asker:
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
+            (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
-        weights = [weight * (8 if context and make == self.update else 1) for weight, make in menu]
+        updates = (self.update, self.conditional_update, self.conditional_entries)
+        weights = [weight * (8 if context and make in updates else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
 
     def steady(self) -> list[Ask]:
@@ -319,6 +321,46 @@ class Asker:
             type = row["resourceType"]
         match = (("if-match", f'W/"{self._pick("1", "1", "2", "7")}"'),) if self._random.random() < 0.6 else ()
         return Ask("update", "PUT", f"{type}/{id}", "", (_JSON, *match), _text(row))
+
+    def _described(self, name: str) -> str:
+        """Return criteria that describe a row: its id, its identifier, or something that others have too."""
+        type, _, id = name.partition("/")
+        values = (*self._probes.hidden.get((type, "identifier"), ()), *self._probes.shown.get((type, "identifier"), ()))
+        known = [f"identifier={quote(value)}" for value in values]
+        return self._pick(f"_id={id}", *([self._pick(*known)] * 2 if known else []), f"_id={_UNKNOWN}", "status=active")
+
+    def conditional_update(self) -> Ask:
+        """Update what criteria describe, with the id of a hidden or visible row in the body or without one."""
+        ask = self.update()
+        type, _, id = ask.path.partition("/")
+        row = json.loads(ask.body)
+        if self._random.random() < 0.6:
+            del row["id"]
+        elif self._random.random() < 0.5:
+            row["id"] = self._name().partition("/")[2]
+        return Ask("conditional-update", "PUT", type, self._described(f"{type}/{id}"), ask.headers, _text(row))
+
+    def conditional_delete(self) -> Ask:
+        name = self._name()
+        return Ask("conditional-delete", "DELETE", name.partition("/")[0], self._described(name))
+
+    def conditional_entries(self) -> Ask:
+        """A transaction that updates conditionally, and creates a resource that refers to what is updated."""
+        change, address = self.conditional_update(), "urn:uuid:6f1c2a3e-0000-4000-8000-000000000002"
+        about = self._draft() | {"basedOn": [{"reference": address}]}
+        other = self.update()
+        entries = [
+            {
+                "fullUrl": address,
+                "resource": json.loads(change.body),
+                "request": {"method": "PUT", "url": f"{change.path}?{change.query}"},
+            },
+            {"resource": about, "request": {"method": "POST", "url": about["resourceType"]}}
+            if self._random.random() < 0.5
+            else {"resource": json.loads(other.body), "request": {"method": "PUT", "url": other.path}},
+        ]
+        kind = self._pick("transaction", "transaction", "batch")
+        return Ask("conditional-entries", "POST", "", "", (_JSON,), _text({"resourceType": "Bundle", "type": kind, "entry": entries}))
 
     def delete(self) -> Ask:
         match = (("if-match", f'W/"{self._pick("1", "2", "7")}"'),) if self._random.random() < 0.4 else ()
