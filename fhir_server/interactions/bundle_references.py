@@ -34,6 +34,7 @@ class BundleEntry:
 
     ``index``  its index in the Bundle
     ``draft``  the resource of a create or update
+    ``patch``  the text of a patch
     ``id``     the logical id that this resource gets
     ``matched``  ``Type/id`` of the resources that the criteria of a conditional update, patch or delete match
     """
@@ -44,6 +45,7 @@ class BundleEntry:
     draft: Draft | None = None
     id: str = ""
     matched: tuple[str, ...] = ()
+    patch: bytes = b""
 
     @property
     def is_conditional_change(self) -> bool:
@@ -57,12 +59,12 @@ class BundleEntry:
             return ()
         if not self.is_conditional_change:
             return ("/".join(self.request.path),)
-        return self.matched or ((self.name,) if self.draft else ())
+        return self.matched or ((self.name,) if self.name else ())
 
     @property
     def name(self) -> str:
-        """``Type/id`` of the row that this resource becomes."""
-        return f"{self.draft.type}/{self.id}" if self.draft else ""
+        """``Type/id`` of the row that this resource becomes, or that the patch changes."""
+        return f"{self.request.path[0]}/{self.id}" if self.draft or self.patch else ""
 
 
 async def resolve_by_search(
@@ -75,7 +77,7 @@ async def resolve_by_search(
     """
     if not any(_is_conditional(entry) or (entry.draft and entry.draft.conditional_references) for entry in entries):
         return list(entries)
-    search = _Search(links, context, service, {entry.name: entry for entry in entries if entry.draft})
+    search = _Search(links, context, service, {entry.name: entry for entry in entries if entry.name})
     resolved = [await search.with_condition(entry) for entry in entries]
     return [await search.with_references(entry) for entry in resolved]
 
@@ -134,12 +136,12 @@ class _Search:
 
     async def with_references(self, entry: BundleEntry) -> BundleEntry:
         """The entry with its links and conditional references led to stored resources."""
+        if entry.patch:
+            return replace(entry, patch=self._led_to_existing(entry.patch))
         if entry.draft is None:
             return entry
-        text = before = jsontext.join_members(entry.draft.parts)
-        for new, existing in self.existing.items():
-            # A new id is random; only a longer id can contain it.
-            text = re.sub(rb"(?<![A-Za-z0-9\-.])%s(?![A-Za-z0-9\-.])" % re.escape(new.encode()), existing.encode(), text)
+        before = jsontext.join_members(entry.draft.parts)
+        text = self._led_to_existing(before)
         found = {}
         for reference in sorted(entry.draft.conditional_references):
             try:
@@ -148,6 +150,12 @@ class _Search:
                 raise with_entry_index(problem, entry.index) from None
         text = replace_references(text, found.get) if found else text
         return entry if text == before else replace(entry, draft=entry.draft.with_text(text))
+
+    def _led_to_existing(self, text: bytes) -> bytes:
+        for new, existing in self.existing.items():
+            # A new id is random; only a longer id can contain it.
+            text = re.sub(rb"(?<![A-Za-z0-9\-.])%s(?![A-Za-z0-9\-.])" % re.escape(new.encode()), existing.encode(), text)
+        return text
 
     async def _match(self, entry: BundleEntry) -> None:
         """Find the existing matches of a conditional entry, after those that its condition names."""

@@ -27,7 +27,7 @@ _CONDITIONS: Final = {
     "ifNoneExist": "if-none-exist",
 }
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|//")
-_WRITES: Final = ("create", "update", "delete")
+_WRITES: Final = ("create", "update", "patch", "delete")
 
 
 def entry_request(member: Mapping[str, Any], request: Request, server: ServerBase) -> Request:

@@ -10,6 +10,7 @@ from typing import Any
 
 import fhir_server
 from fhir_server.clock import instant_text
+from fhir_server.interactions.patch import FORMATS
 from fhir_server.interactions.routing import ROUTES
 from fhir_server.resources import catalog
 from fhir_server.resources.models import model
@@ -45,6 +46,7 @@ def capability_statement(base: str, oauth: dict[str, str], now: int, *, several_
         implementation={"description": "Patient-facing record", "url": base},
         fhirVersion="4.0.1",
         format=["application/fhir+json", "json"],
+        patchFormat=list(FORMATS),
         rest=[
             {
                 "mode": "server",

@@ -40,17 +40,26 @@ async def update_in(
     """
     view, type = context.view, draft.type
     write_rights.admit_conditional_update(view.permissions, type)
-    existing = await criteria.matching(view, type, criteria.of_url(request), request.now, service)
-    if bundle is not None and bundle.matched != name_of(existing):
-        raise Problem("invalid", "Another entry of the transaction writes what the criteria of this entry match.")
+    existing = await match(context, request, service, bundle)
     if existing is not None:
         named = draft_of_match(draft, existing)
-        return await write.update_in(context, _about(request, type, existing.id), service, named, bundle)
+        return await write.update_in(context, about(request, type, existing.id), service, named, bundle)
     if draft.id is not None:
         if await view.read_for_write(type, draft.id, "u") is not None:
             raise Problem("conflict", "The criteria do not match the resource that has the id in the body.")
-        return await write.update_in(context, _about(request, type, draft.id), service, draft, bundle)
+        return await write.update_in(context, about(request, type, draft.id), service, draft, bundle)
     return await write.create_in(context, preconditions.kept_by_creation(request), service, draft, bundle)
+
+
+async def match(context: WriteContext, request: Request, service: Service, bundle: BundleContext | None) -> VisibleVersion | None:
+    """The one match of a conditional update or patch.
+
+    Raises Problem ``precondition`` for several, ``invalid`` for another match than before the transaction.
+    """
+    existing = await criteria.matching(context.view, request.path[0], criteria.of_url(request), request.now, service)
+    if bundle is not None and bundle.matched != name_of(existing):
+        raise Problem("invalid", "Another entry of the transaction writes what the criteria of this entry match.")
+    return existing
 
 
 def draft_of_match(draft: Draft, existing: VisibleVersion) -> Draft:
@@ -77,7 +86,7 @@ async def delete_in(context: WriteContext, request: Request, service: Service, n
         names = await matches_for_deletion(context, request, service)
     if len(names) != 1:
         preconditions.require_no_version(request, matches=len(names))
-    responses = [await write.delete_in(context, _about(request, type, name.partition("/")[2])) for name in names]
+    responses = [await write.delete_in(context, about(request, type, name.partition("/")[2])) for name in names]
     return responses[0] if len(responses) == 1 else Response(204)
 
 
@@ -93,6 +102,6 @@ def name_of(version: VisibleVersion | None) -> str:
     return f"{version.type}/{version.id}" if version is not None else ""
 
 
-def _about(request: Request, type: str, id: str) -> Request:
+def about(request: Request, type: str, id: str) -> Request:
     """The same request about one resource."""
     return msgspec.structs.replace(request, path=(type, id), query=())

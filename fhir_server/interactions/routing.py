@@ -9,7 +9,7 @@ from typing import Literal
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import bulk_export, conditional_write, everything, meta_operations, read, search, write, write_rights
+from fhir_server.interactions import bulk_export, conditional_write, everything, meta_operations, patch, read, search, write, write_rights
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
@@ -87,6 +87,16 @@ ROUTES: tuple[Route, ...] = (
         "PUT",
         ("{type}",),
         conditional_write.update,
+        body="resource",
+        admit=write_rights.admit_conditional_update,
+        conditional=True,
+    ),
+    Route("patch", "PATCH", ("{type}", "{id}"), patch.patch, body="resource", admit=write_rights.admit_update),
+    Route(
+        "patch",
+        "PATCH",
+        ("{type}",),
+        patch.conditional_patch,
         body="resource",
         admit=write_rights.admit_conditional_update,
         conditional=True,

@@ -112,15 +112,26 @@ async def update_in(
     Raises Problem ``forbidden``, ``not_found``, ``unprocessable``, ``too_large``, ``precondition`` or
     ``precondition_required``.
     """
-    view, tx = context.view, context.tx
+    view = context.view
     write_rights.require_writable(view, draft, "u")
     draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     app_state.require_condition(view.permissions, draft.type, request)
     id = str(draft.id)
-    targets = draft.local_targets(service.base)
-    await tx.prefetch((f"{draft.type}/{id}", *targets))
+    await context.tx.prefetch((f"{draft.type}/{id}", *draft.local_targets(service.base)))
     current = await _current(context, draft.type, id, "u")
     preconditions.require_unchanged(request, current.visible)
+    return await replace_in(context, request, service, draft, current, bundle)
+
+
+async def replace_in(
+    context: WriteContext, request: Request, service: Service, draft: Draft, current: CurrentVersion, bundle: BundleContext | None = None
+) -> Response:
+    """Write the draft, with its id, in the place of the ``current`` version; :func:`update_in` has judged request and draft.
+
+    Raises Problem ``forbidden``, ``not_found``, ``unprocessable`` or ``conflict``.
+    """
+    view, id = context.view, str(draft.id)
+    targets = draft.local_targets(service.base)
     if current.visible is None:
         if not view.permissions.may_write_labels:
             raise not_found(draft.type, id)
@@ -132,7 +143,8 @@ async def update_in(
     await statements.require_may_change(context, draft, current.visible)
     if current.stored is not None and current.visible is not None and not view.permissions.sees_everything:
         app_state.require_own(view.permissions, current.stored)
-        draft = hidden_elements.restore_hidden(draft, current.stored, await view.hidden_paths(current.stored))
+        hidden = await view.hidden_paths(current.stored)
+        draft = hidden_elements.restore_hidden(draft, current.stored, current.visible.body, hidden)
     draft = statements.marked(view.permissions, draft)
     row = await context.writer.write(draft, id, takes_labels=True, previous=current.stored)
     await statements.record_provenance(context, row, service)

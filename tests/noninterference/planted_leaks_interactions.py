@@ -154,6 +154,32 @@ def a_conditional_delete_counts_before_it_refuses(patch: Patch) -> None:
     patch.setattr(conditional_write, "delete_in", delete_in)
 
 
+@leak("W04")
+def a_patch_is_applied_to_the_stored_version(patch: Patch) -> None:
+    exact = write.current_for_change
+
+    async def current_for_change(context: Any, request: Any) -> Any:
+        current = await exact(context, request)
+        if current.visible is None or request.method != "PATCH":
+            return current
+        return current._replace(visible=msgspec.structs.replace(current.visible, body=current.stored.body))
+
+    patch.setattr(write, "current_for_change", current_for_change)
+
+
+@leak("W04")
+def a_patch_of_a_hidden_row_is_tried(patch: Patch) -> None:
+    exact = write.current_for_change
+
+    async def current_for_change(context: Any, request: Any) -> Any:
+        current = await exact(context, request)
+        if request.method == "PATCH" and current.visible is None and current.stored is not None:
+            raise Problem("unprocessable", "The patch cannot be done.")
+        return current
+
+    patch.setattr(write, "current_for_change", current_for_change)
+
+
 @leak("W06")
 def a_reference_need_only_exist(patch: Patch) -> None:
     exact = View.visible_targets
