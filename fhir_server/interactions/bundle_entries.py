@@ -74,6 +74,7 @@ async def parse_entry(value: Any, text: bytes, index: int, request: Request, ser
     if request.method == "PATCH":
         try:
             request = with_patch(request, body, full_url, links)
+            await patch.require_valid(request.headers["content-type"], request.body, service)
             patch.read(request.headers["content-type"], request.body, request.path[0])
         except Problem as problem:
             raise with_entry_index(problem, index) from None

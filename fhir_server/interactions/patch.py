@@ -1,4 +1,4 @@
-"""patch (http://hl7.org/fhir/R4/http.html#patch): JSON Patch, by id and by criteria.
+"""patch (http://hl7.org/fhir/R4/http.html#patch): JSON Patch and FHIRPath Patch, by id and by criteria.
 
 A patch changes the current version as the caller sees it: a hidden part cannot be tested, copied or removed, and positions in an array
 count visible items.  The result is written as an update is, which keeps what is hidden.
@@ -17,10 +17,10 @@ from fhir_server import jsontext
 from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import app_state, conditional_write, criteria, statements, write, write_rights
-from fhir_server.interactions.messages import AuditContext, Request, Response, media_type
+from fhir_server.interactions.messages import JSON_TYPES, AuditContext, Request, Response, media_type
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
-from fhir_server.writing import json_patch
+from fhir_server.writing import fhirpath_patch, json_patch
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.meta import MERGED, without_items
 from fhir_server.writing.parser import is_large
@@ -28,7 +28,9 @@ from fhir_server.writing.parser import is_large
 T = TypeVar("T")
 Applies = Callable[[bytes, int], bytes]
 JSON_PATCH: Final = "application/json-patch+json"
-FORMATS: Final = (JSON_PATCH,)
+FHIR_JSON: Final = "application/fhir+json"
+FORMATS: Final = (JSON_PATCH, FHIR_JSON)
+"""Media types of patches; in FHIR's own format it is a FHIRPath Patch."""
 ACCEPT_PATCH: Final = (b"accept-patch", ", ".join(FORMATS).encode())
 _ATTEMPTS: Final = 8
 _REGENERATED: Final = ("generated", "extensions")
@@ -86,10 +88,18 @@ async def conditional_patch(request: Request, service: Service, audit: AuditCont
 
 
 async def _patch(request: Request, service: Service, audit: AuditContext, patch_in: Callable[..., Awaitable[Response]]) -> Response:
-    applies, drafts = read(request.headers.get("content-type", ""), request.body, request.path[0]), PatchedDrafts()
+    content_type = request.headers.get("content-type", "")
+    await require_valid(content_type, request.body, service)
+    applies, drafts = read(content_type, request.body, request.path[0]), PatchedDrafts()
     return await drafts.settled(
         lambda: service.write_with_view(request, audit, lambda context: patch_in(context, request, service, applies, drafts)), service
     )
+
+
+async def require_valid(content_type: str, body: bytes, service: Service) -> None:
+    """Require that the Parameters of a FHIRPath Patch are a valid resource.  Raises Problem ``invalid`` or ``too_large``."""
+    if media_type(content_type) in JSON_TYPES:
+        await service.parser.draft(body, "Parameters", base=service.base)
 
 
 def read(content_type: str, body: bytes, type: str) -> Applies:
@@ -100,13 +110,18 @@ def read(content_type: str, body: bytes, type: str) -> Applies:
     if media_type(content_type) == JSON_PATCH:
         operations = json_patch.parse(body)
         return lambda text, limit: json_patch.apply(operations, text, limit)
+    if media_type(content_type) in JSON_TYPES:
+        changes = fhirpath_patch.parse(body, type)
+        return lambda text, limit: fhirpath_patch.apply(changes, text, type, limit)
     raise Problem("media_type", f"A patch requires Content-Type {' or '.join(FORMATS)}.", headers=(ACCEPT_PATCH,))
 
 
 def of_entry(resource: dict[str, Any], text: bytes) -> tuple[str, bytes]:
-    """Media type and text of the patch in an entry of a Bundle, which is a Binary.  Raises Problem ``invalid``."""
+    """Media type and text of the patch in an entry of a Bundle: a Binary, or Parameters.  Raises Problem ``invalid``."""
+    if resource.get("resourceType") == "Parameters":
+        return FHIR_JSON, text
     if resource.get("resourceType") != "Binary":
-        raise Problem("invalid", "An entry with PATCH requires a Binary that holds the patch.")
+        raise Problem("invalid", "An entry with PATCH requires a Binary that holds the patch, or Parameters.")
     try:
         return str(resource.get("contentType", "")), b64decode(re.sub(r"\s", "", str(resource["data"])), validate=True)
     except (KeyError, BadBase64, ValueError):

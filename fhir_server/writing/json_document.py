@@ -51,6 +51,21 @@ class Document:
         node = self._opened(path)
         return len(node) if isinstance(node, list) else None
 
+    def length_or_none(self, path: Path) -> int | None:
+        """As :meth:`length`; None also for a value without items and members, and for nothing."""
+        try:
+            return self.length(path)
+        except PlaceError:
+            return None
+
+    def names(self, path: Path) -> tuple[str, ...]:
+        """The names of the members of the object at a place; none if there is no object."""
+        try:
+            node = self._opened(path)
+        except PlaceError:
+            return ()
+        return tuple(node) if isinstance(node, dict) else ()
+
     def add(self, path: Path, text: bytes) -> None:
         """Put a value into an array before the item at this position, or into an object under a name.  Raises PlaceError."""
         self._take(len(text))

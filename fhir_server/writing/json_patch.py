@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_server import jsontext
+from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
 from fhir_server.jsontext import Path
 from fhir_server.writing.json_document import Document, PlaceError
@@ -72,7 +72,10 @@ def apply(operations: list[Operation], text: bytes, limit: int) -> bytes:
     Raises Problem ``unprocessable``, which names the operation, if one cannot be done or a ``test`` fails; ``too_large``.
     """
     document = Document(text, limit)
+    spending = budget.current()
     for index, operation in enumerate(operations):
+        if spending is not None:
+            spending.remaining()
         try:
             _apply(operation, document)
         except PlaceError as error:

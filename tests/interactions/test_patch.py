@@ -1,4 +1,4 @@
-"""PATCH with JSON Patch: alone, in a batch and in a transaction, on each store; what is hidden stays hidden and stays."""
+"""PATCH with JSON Patch and FHIRPath Patch: alone, in a batch and in a transaction, on each store; what is hidden stays hidden and stays."""
 
 from __future__ import annotations
 
@@ -247,3 +247,46 @@ def test_hidden_row_is_answered_like_an_absent_one(served: Served, clinician: st
     by_criteria = [patched(served, "alone", f"Observation?identifier={SYSTEM}|{id}", change, token=token) for id in ("res-b", "never")]
     assert by_criteria[0] == by_criteria[1] and by_criteria[0][0] == 404
     assert patched(served, "alone", "Observation/res-a", change, token=token)[0] == 200  # the control
+
+
+def parameters(type: str, path: str, **more: Any) -> dict[str, Any]:
+    parts = [{"name": "type", "valueCode": type}, {"name": "path", "valueString": path}]
+    parts += [
+        {"name": "value", name: given} if name.startswith("value") else {"name": name, "valueInteger": given}
+        for name, given in more.items()
+    ]
+    return {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}
+
+
+@KINDS
+def test_fhirpath_patch_follows_the_same_rules(served: Served, clinician: str, kind: str) -> None:
+    def sent(body: dict[str, Any], token: str = clinician, url: str = "DiagnosticReport/partly") -> tuple[int, Any]:
+        if kind == "alone":
+            answer = served.request(token, "PATCH", url, body=body)
+            return answer.status, answer.json
+        answer = bundle(served, {"resource": body, "request": {"method": "PATCH", "url": url}}, kind=kind, token=token)
+        only = answer.json["entry"][0] if answer.status == 200 else {"response": {"status": answer.status, "outcome": answer.json}}
+        return int(only["response"]["status"]), only.get("resource", only["response"].get("outcome"))
+
+    by_reference = "DiagnosticReport.result.where(reference = 'Observation/res-{}')"
+    assert sent(parameters("delete", by_reference.format("b")))[0] == 200  # hidden, so nothing is there
+    assert sent(parameters("replace", by_reference.format("b") + ".display", valueString="x"))[0] == 422
+    assert sent(parameters("move", "DiagnosticReport.result", source=2, destination=0))[0] == 422
+    assert results(served, served.token()) == ["a", "b", "c"]
+    assert sent(parameters("delete", "DiagnosticReport.result[1]"))[0] == 200
+    assert (results(served, clinician), sorted(results(served, served.token()))) == (["a"], ["a", "b"])
+    assert sent(parameters("replace", "DiagnosticReport.status", valueCode="no-code"))[0] == 422
+    assert sent(parameters("replace", "DiagnosticReport.status", valueCode="amended"))[1]["status"] == "amended"
+    assert sent(parameters("delete", "DiagnosticReport.result.resolve()"))[0] == 400
+    assert sent({"resourceType": "Parameters", "parameter": [{"nome": "operation"}]})[0] == 400
+    assert sent(parameters("delete", "DiagnosticReport.text"), url="DiagnosticReport?_id=partly")[0] == 200
+    assert sent(parameters("delete", "DiagnosticReport.text"), url="DiagnosticReport/nobody")[0] == 404
+
+
+def test_references_in_fhirpath_patches_lead_to_other_entries(served: Served) -> None:
+    put(served, observation("linked-too"))
+    create = {"fullUrl": URN, "resource": {"resourceType": "Patient"}, "request": {"method": "POST", "url": "Patient"}}
+    body = parameters("replace", "Observation.subject", valueReference={"reference": URN})
+    answer = bundle(served, {"resource": body, "request": {"method": "PATCH", "url": "Observation/linked-too"}}, create)
+    row, found = (one["resource"] for one in answer.json["entry"])
+    assert row["subject"]["reference"] == f"Patient/{found['id']}"

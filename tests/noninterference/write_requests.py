@@ -171,19 +171,41 @@ class Writes:
                     {"op": "move", "from": place, "path": self._pick("/description", "/comment", f"/{element}/0")},
                 )
             )  # fmt: skip
-        kind = ("content-type", "application/json-patch+json")
+        kind, body = ("content-type", "application/json-patch+json"), json.dumps(operations).encode()
+        if self._random.random() < 0.4:
+            kind, body = JSON_TYPE, text_of(self._fhirpath_patch(name.partition("/")[0], elements))
         match = tuple(header for header in ask.headers if header[0] == "if-match")
         if self._random.random() < 0.2:
             type = name.partition("/")[0]
-            return Ask("patch", "PATCH", type, self._described(name), (kind, *match), json.dumps(operations).encode())
-        return Ask("patch", "PATCH", name, "", (kind, *match), json.dumps(operations).encode())
+            return Ask("patch", "PATCH", type, self._described(name), (kind, *match), body)
+        return Ask("patch", "PATCH", name, "", (kind, *match), body)
+
+    def _fhirpath_patch(self, type: str, elements: list[str]) -> dict[str, Any]:
+        path = f"{type}.{self._pick(*elements)}"
+        place = self._pick("", "[0]", "[1]", ".first()", ".where(display = 'zz')", ".text", ".reference")
+        new = {"name": "value", "valueString": "zz"}
+        parts = self._pick(
+            [{"name": "type", "valueCode": "delete"}, {"name": "path", "valueString": path + place}],
+            [{"name": "type", "valueCode": "replace"}, {"name": "path", "valueString": path + place}, new],
+            [
+                {"name": "type", "valueCode": "add"}, {"name": "path", "valueString": type},
+                {"name": "name", "valueString": self._pick("description", "comment", "name")}, new,
+            ],
+            [
+                {"name": "type", "valueCode": "move"}, {"name": "path", "valueString": path},
+                {"name": "source", "valueInteger": 1}, {"name": "destination", "valueInteger": 0},
+            ],
+        )  # fmt: skip
+        return {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}
 
     def patch_entry(self) -> Ask:
         asks = (self.patch(), self.patch())
         entries = [
             {
                 "request": {"method": "PATCH", "url": f"{ask.path}?{ask.query}" if ask.query else ask.path},
-                "resource": {
+                "resource": json.loads(ask.body)
+                if JSON_TYPE in ask.headers
+                else {
                     "resourceType": "Binary",
                     "contentType": dict(ask.headers)["content-type"],
                     "data": b64encode(ask.body).decode(),
