@@ -49,7 +49,7 @@ def links_of(entries: Sequence[Any], heads: Sequence[EntryHead], service: Servic
     links = BundleLinks(server_base(service.base))
     for entry, head in zip(entries, heads, strict=True):
         resource = entry.get("resource")
-        if resource is None or head.request is None:
+        if resource is None or head.request is None or (head.route is not None and head.route.body == "question"):
             continue
         full_url = entry.get("fullUrl", "")
         path, id = head.request.path, resource.get("id")

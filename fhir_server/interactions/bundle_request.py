@@ -70,8 +70,10 @@ def route_of(request: Request, *, batch: bool) -> Route:
     require_acceptable(request, route.media)
     if not route.batchable:
         raise Problem("invalid", "This request cannot be part of a Bundle.")
+    if batch and route.body == "question":
+        return route
     if route.code not in _WRITES and route.method == "POST":
-        raise Problem("invalid", "A search in a Bundle requires GET.")
+        raise Problem("invalid", "A search in a Bundle requires GET, and $validate a batch.")
     if route.code not in _WRITES and route.read_handler is None:
         raise Problem("invalid", f"This request cannot be part of a {'batch' if batch else 'transaction'}.")
     if route.conditional:

@@ -26,7 +26,9 @@ _OPERATIONS = {
     ),
     "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
 }
-_META_OPERATIONS = tuple((name, f"http://hl7.org/fhir/OperationDefinition/Resource-{name}") for name in ("meta", "meta-add", "meta-delete"))
+_RESOURCE_OPERATIONS = tuple(
+    (name, f"http://hl7.org/fhir/OperationDefinition/Resource-{name}") for name in ("meta", "meta-add", "meta-delete", "validate")
+)
 _CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[0] == "{type}" and route.code != "operation"))
 
 
@@ -89,7 +91,7 @@ def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
         "searchRevInclude": _reverse_includes()[type],
         "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
-    operations = (*_OPERATIONS.get(type, ()), *_META_OPERATIONS)
+    operations = (*_OPERATIONS.get(type, ()), *_RESOURCE_OPERATIONS)
     resource["operation"] = [{"name": name, "definition": definition} for name, definition in operations]
     return {name: value for name, value in resource.items() if value != []}
 

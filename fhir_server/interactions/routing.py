@@ -9,7 +9,18 @@ from typing import Literal
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import bulk_export, conditional_write, everything, meta_operations, patch, read, search, write, write_rights
+from fhir_server.interactions import (
+    bulk_export,
+    conditional_write,
+    everything,
+    meta_operations,
+    patch,
+    read,
+    search,
+    validation,
+    write,
+    write_rights,
+)
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
@@ -18,7 +29,7 @@ from fhir_server.resources.references import ID
 ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
 Handler = Callable[[Request, Service, AuditContext], Awaitable[Response]]
 Admission = Callable[[Permissions, str], None]
-BodyKind = Literal["", "form", "resource", "bundle"]
+BodyKind = Literal["", "form", "resource", "bundle", "question"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,8 @@ class Route:
     ``read_handler``  for interactions that only read: handles them with a given View, also within a transaction
     ``media``         the media type of the response
     ``batchable``     whether a batch can contain the request
-    ``body``          what the request's body is; "": the interaction has none, and none is read
+    ``body``          what the request's body is; "": the interaction has none, and none is read; "question": nothing is written,
+                      also if the request is in a batch
     ``conditional``   whether the URL's search parameters are the criteria of a write
     ``admit``         for interactions with a body: raises Problem ``forbidden`` for callers who may not do this to the type,
                       whatever the body says
@@ -79,6 +91,10 @@ ROUTES: tuple[Route, ...] = (
             admit=meta_operations.admit,
         )
         for name in ("$meta-add", "$meta-delete")
+    ),
+    *(
+        Route("operation", "POST", shape, validation.validate, body="question", admit=validation.admit)
+        for shape in (("{type}", "$validate"), ("{type}", "{id}", "$validate"))
     ),
     Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
     Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write_rights.admit_update),

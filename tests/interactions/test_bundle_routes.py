@@ -183,7 +183,7 @@ def test_comparison_finds_entries_that_skip_the_routing_table(servers: Servers, 
     ("method", "url", "status"),
     [
         ("DELETE", "Observation/vic1/_history/1", 405),
-        ("POST", "Observation/$validate", 404),
+        ("POST", "Observation/vic1/$nothing", 404),
         ("DELETE", "Observation?status=final", 412),
         ("DELETE", "Observation?_format=json", 400),
         ("DELETE", "Observation", 400),

@@ -1,4 +1,4 @@
-"""PATCH with JSON Patch and FHIRPath Patch: alone, in a batch and in a transaction, on each store; what is hidden stays hidden and stays."""
+"""PATCH with JSON Patch and FHIRPath Patch: alone, in a batch and in a transaction, on each store; what is hidden stays."""
 
 from __future__ import annotations
 

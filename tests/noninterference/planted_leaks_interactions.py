@@ -12,7 +12,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent import decision
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch, conditional_write, criteria, search, write, write_rights
+from fhir_server.interactions import batch, conditional_write, criteria, search, validation, write, write_rights
 from fhir_server.search import query as queries
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
 from fhir_server.search.visibility import VisibilityClause
@@ -169,6 +169,19 @@ def a_patch_of_a_hidden_row_is_tried(patch: Patch) -> None:
         return current
 
     patch.setattr(write, "current_for_change", current_for_change)
+
+
+@leak("W09")
+def a_validation_resolves_references_for_the_institution(patch: Patch) -> None:
+    exact = validation._unresolved
+
+    async def unresolved(view: View, draft: Any, service: Any) -> Any:
+        sight = await unlimited(view)
+        other = View(view._snapshot, view.permissions, view.now)
+        other._visibility = lambda type, interactions: sight  # type: ignore[method-assign]
+        return await exact(other, draft, service)
+
+    patch.setattr(validation, "_unresolved", unresolved)
 
 
 @leak("W06")

@@ -216,6 +216,24 @@ class Writes:
         kind = self._pick("transaction", "batch")
         return Ask("patch-entry", "POST", "", "", (JSON_TYPE,), text_of({"resourceType": "Bundle", "type": kind, "entry": entries}))
 
+    def validate(self) -> Ask:
+        """Ask what a write would say: of a resource that may refer to a hidden row, or about a hidden row."""
+        row = self._draft()
+        type = row["resourceType"]
+        mode = self._pick("create", "update", "delete", "profile")
+        parameters: list[dict[str, Any]] = [{"name": "mode", "valueCode": mode}]
+        if self._random.random() < 0.7:
+            named = {"id": self._name().partition("/")[2]} if mode == "update" else {}
+            parameters.append({"name": "resource", "resource": {**row, **named}})
+            path = f"{type}/$validate"
+        else:
+            path = f"{self._name()}/$validate"
+        body = row if self._random.random() < 0.3 else {"resourceType": "Parameters", "parameter": parameters}
+        if self._random.random() < 0.2:
+            entry = {"resource": body, "request": {"method": "POST", "url": path}}
+            return Ask("validate", "POST", "", "", (JSON_TYPE,), text_of({"resourceType": "Bundle", "type": "batch", "entry": [entry]}))
+        return Ask("validate", "POST", path, "", (JSON_TYPE,), text_of(body))
+
     def delete(self) -> Ask:
         match = (("if-match", f'W/"{self._pick("1", "2", "7")}"'),) if self._random.random() < 0.4 else ()
         return Ask("delete", "DELETE", self._name(), "", match)
