@@ -52,7 +52,7 @@ _PREFLIGHT = (
     (
         b"access-control-allow-headers",
         b"Authorization, DPoP, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since, "
-        b"If-Unmodified-Since",
+        b"If-Unmodified-Since, X-Provenance",
     ),
     (b"access-control-max-age", b"86400"),
 )

@@ -13,7 +13,7 @@ import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, preconditions
+from fhir_server.interactions import bundle_json, preconditions, provenance_header
 from fhir_server.interactions.bundle_entries import EntryHead, body_of, head_of, links_of, with_patch
 from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
 from fhir_server.interactions.service import Service
@@ -33,6 +33,7 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
         raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
     entries = await budget.each(_outline, texts)
     if bundle["type"] == "batch":
+        provenance_header.require_none(request)
         heads = [head_of(value, index, request, service, batch=True) for index, value in enumerate(entries)]
         links = links_of(entries, heads, service, batch=True)
         responses = []

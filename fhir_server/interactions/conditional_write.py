@@ -12,7 +12,7 @@ import msgspec
 
 from fhir_server.access.view import VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.interactions import criteria, preconditions, write, write_rights
+from fhir_server.interactions import criteria, preconditions, provenance_header, write, write_rights
 from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
@@ -27,7 +27,7 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
     request.require_json()
     criteria.of_url(request)
     draft = await write.received(request, service, audit)
-    return await service.write_with_view(request, audit, lambda context: update_in(context, request, service, draft))
+    return await provenance_header.write(request, service, audit, lambda context: update_in(context, request, service, draft))
 
 
 async def update_in(
@@ -75,6 +75,7 @@ async def delete(request: Request, service: Service, audit: AuditContext) -> Res
     Raises Problem ``precondition`` for more matches.
     """
     criteria.of_url(request)
+    provenance_header.require_none(request)
     return await service.write_with_view(request, audit, lambda context: delete_in(context, request, service))
 
 

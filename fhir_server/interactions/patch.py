@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from fhir_server import jsontext
 from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import app_state, conditional_write, criteria, statements, write, write_rights
+from fhir_server.interactions import app_state, conditional_write, criteria, provenance_header, statements, write, write_rights
 from fhir_server.interactions.messages import JSON_TYPES, AuditContext, Request, Response, media_type
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
@@ -92,7 +92,8 @@ async def _patch(request: Request, service: Service, audit: AuditContext, patch_
     await require_valid(content_type, request.body, service)
     applies, drafts = read(content_type, request.body, request.path[0]), PatchedDrafts()
     return await drafts.settled(
-        lambda: service.write_with_view(request, audit, lambda context: patch_in(context, request, service, applies, drafts)), service
+        lambda: provenance_header.write(request, service, audit, lambda context: patch_in(context, request, service, applies, drafts)),
+        service,
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from fhir_server import budget
 from fhir_server.errors import Problem
-from fhir_server.interactions import conditional_write, patch, write
+from fhir_server.interactions import conditional_write, patch, provenance_header, write
 from fhir_server.interactions.bundle_entries import head_of, links_of, parse_entry
 from fhir_server.interactions.bundle_references import BundleEntry, require_distinct, resolve_by_search, with_entry_index
 from fhir_server.interactions.messages import AuditContext, AuditedEntry, Request, Response
@@ -43,7 +43,7 @@ async def transaction(
             await budget.give_way()
     require_distinct(entry for entry in parsed if not entry.is_conditional_change)
 
-    drafts = PatchedDrafts()
+    drafts, provenance = PatchedDrafts(), await provenance_header.received(request, service)
 
     async def process(context: WriteContext) -> list[Response]:
         entries = await resolve_by_search(parsed, links, context, service)
@@ -62,6 +62,8 @@ async def transaction(
             except Problem as problem:
                 raise with_entry_index(problem, entry.index) from None
             responses[entry.index] = as_asked(entry.request, response)
+        answers = [(entry.request.method, responses[entry.index]) for entry in entries]
+        await provenance_header.record(context, service, provenance, answers)
         await context.writer.relabel_pending()
         return [responses[index] for index in range(len(parsed))]
 

@@ -11,7 +11,17 @@ from typing import NamedTuple
 
 from fhir_server.access.view import VisibleVersion, not_found
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import app_state, criteria, meta_rights, preconditions, read, statements, write_rights
+from fhir_server.interactions import (
+    app_state,
+    creation,
+    criteria,
+    meta_rights,
+    preconditions,
+    provenance_header,
+    read,
+    statements,
+    write_rights,
+)
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, version_headers
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.store import Row
@@ -50,7 +60,7 @@ async def create(request: Request, service: Service, audit: AuditContext) -> Res
     request.require_json()
     criteria.require_none(request)
     draft = await received(request, service, audit)
-    return await service.write_with_view(request, audit, lambda context: create_in(context, request, service, draft))
+    return await provenance_header.write(request, service, audit, lambda context: create_in(context, request, service, draft))
 
 
 async def update(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -60,7 +70,7 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
     draft = await received(request, service, audit)
     if draft.id != request.path[1]:
         raise Problem("invalid", "The resource's id differs from the id in the URL.")
-    return await service.write_with_view(request, audit, lambda context: update_in(context, request, service, draft))
+    return await provenance_header.write(request, service, audit, lambda context: update_in(context, request, service, draft))
 
 
 async def received(request: Request, service: Service, audit: AuditContext) -> Draft:
@@ -72,6 +82,7 @@ async def received(request: Request, service: Service, audit: AuditContext) -> D
 async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
     """``DELETE Type/id``: 204, also for a resource that does not exist."""
     criteria.require_none(request)
+    provenance_header.require_none(request)
     return await service.write_with_view(request, audit, lambda context: delete_in(context, request))
 
 
@@ -82,25 +93,15 @@ async def create_in(
 
     Raises Problem ``forbidden``, ``unprocessable``, ``too_large`` or ``precondition``.
     """
-    view = context.view
-    write_rights.require_writable(view, draft, "c")
+    draft = creation.admitted(context, draft, service)
     preconditions.require_only(request, preconditions.IF_NONE_EXIST)
-    draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
-    meta_rights.require_may_send(view.permissions, draft, None)
     if (condition := request.headers.get("if-none-exist")) is not None:
         pairs = criteria.of_condition(draft.type, condition, service.base)
-        existing = await criteria.matching(view, draft.type, pairs, request.now, service)
+        existing = await criteria.matching(context.view, draft.type, pairs, request.now, service)
         if existing is not None:
             return read.version_response(existing)
     id = bundle.id if bundle else service.new_id()
-    targets = draft.local_targets(service.base)
-    await context.tx.prefetch((f"{draft.type}/{id}", *targets))
-    await write_rights.require_visible(view, targets - (bundle.written if bundle else frozenset()))
-    await statements.require_may_change(context, draft, None)
-    draft = statements.marked(view.permissions, draft)
-    source = app_state.owner(view.permissions, draft.type)
-    row = await context.writer.write(draft, id, takes_labels=True, previous=None, source=source)
-    await statements.record_provenance(context, row, service)
+    row = await creation.stored(context, draft, id, service, bundle.written if bundle else frozenset())
     return await _written_response(context, row, 201, request, service)
 
 

@@ -12,7 +12,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent import decision
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch, conditional_write, criteria, search, validation, write, write_rights
+from fhir_server.interactions import batch, conditional_write, criteria, provenance_header, search, validation, write, write_rights
 from fhir_server.search import query as queries
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
 from fhir_server.search.visibility import VisibilityClause
@@ -182,6 +182,24 @@ def a_validation_resolves_references_for_the_institution(patch: Patch) -> None:
         return await exact(other, draft, service)
 
     patch.setattr(validation, "_unresolved", unresolved)
+
+
+@leak("W06")
+def what_a_provenance_names_need_only_exist(patch: Patch) -> None:
+    exact = provenance_header.record
+
+    async def record(context: Any, *given: Any) -> None:
+        visibility = await unlimited(context.view)
+
+        async def require_visible(view: View, targets: frozenset[str]) -> None:
+            if targets - await view._snapshot.visible(targets, lambda _: visibility):
+                raise Problem("unprocessable", "A reference does not resolve.")
+
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(write_rights, "require_visible", require_visible)
+            await exact(context, *given)
+
+    patch.setattr(provenance_header, "record", record)
 
 
 @leak("W06")

@@ -67,6 +67,18 @@ class Writes:
         prefer = (("prefer", f"return={self._pick('representation', 'minimal', 'OperationOutcome')}"),)
         return Ask("create", "POST", row["resourceType"], "", (JSON_TYPE, *prefer), text_of(row))
 
+    def create_with_provenance(self) -> Ask:
+        """Create a resource with a Provenance that may name a hidden row."""
+        row = self._draft()
+        said: dict[str, Any] = {
+            "resourceType": "Provenance",
+            "recorded": "2026-11-21T12:00:00Z",
+            "agent": [{"who": {"reference": self._case.caller.me or "Practitioner/dr-one"}}],
+            "entity": [{"role": "source", "what": {"reference": self._name()}}],
+        }
+        row.pop("about", None)
+        return Ask("create", "POST", row["resourceType"], "", (JSON_TYPE, ("x-provenance", json.dumps(said))), text_of(row))
+
     def conditional_create(self) -> Ask:
         row = self._draft()
         type = row["resourceType"]
