@@ -21,6 +21,7 @@ from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query, require_acceptable
+from fhir_server.interactions.patch import ACCEPT_PATCH
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
 from fhir_server.request_ids import request_id
@@ -44,17 +45,18 @@ _COMMON: tuple[tuple[bytes, bytes], ...] = (
     (b"access-control-allow-origin", b"*"),
     (
         b"access-control-expose-headers",
-        b"ETag, Location, Last-Modified, Content-Location, Expires, Retry-After, X-Progress, DPoP-Nonce, WWW-Authenticate, "
+        b"ETag, Location, Last-Modified, Content-Location, Accept-Patch, Expires, Retry-After, X-Progress, DPoP-Nonce, WWW-Authenticate, "
         b"Preference-Applied",
     ),
 )
 _PREFLIGHT = (
     *_COMMON,
-    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    ACCEPT_PATCH,
     (
         b"access-control-allow-headers",
         b"Authorization, DPoP, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since, "
-        b"If-Unmodified-Since",
+        b"If-Unmodified-Since, X-Provenance",
     ),
     (b"access-control-max-age", b"86400"),
 )

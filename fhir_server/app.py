@@ -175,6 +175,7 @@ def build_components(
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
         AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
+        settings.max_conditional_deletes,
         require_writable or no_restriction,
         settings.search_handling,
     )
@@ -312,7 +313,11 @@ def fhir_api(components: Components) -> FhirApi:
             "register": configuration["registration_endpoint"],
             "revoke": configuration["revocation_endpoint"],
         }
-        return Response(200, capability_statement(settings.base, oauth, started), ((b"content-type", JSON),))
+        return Response(
+            200,
+            capability_statement(settings.base, oauth, started, several_deletes=settings.max_conditional_deletes > 1),
+            ((b"content-type", JSON),),
+        )
 
     def smart_configuration() -> Response:
         body = json.dumps(documents.smart_configuration(components.smart), ensure_ascii=False, separators=(",", ":")).encode()

@@ -74,6 +74,7 @@ class Settings:
     max_bundle_entries  maximum number of entries in a batch or transaction
     search_handling     a parameter that the server does not know, in a request that does not say so by ``Prefer: handling=``:
                 ``strict`` refuses it, ``lenient`` ignores it and says so
+    max_conditional_deletes maximum number of resources that one conditional delete deletes; more matches are refused
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
     staff_apps          an app that is not approved for staff: ``approved`` refuses it, ``ask`` lets the member of staff decide
@@ -109,6 +110,7 @@ class Settings:
     max_body_bytes: int = 32 * 1024 * 1024
     max_resource_bytes: int = 8 * 1024 * 1024
     max_bundle_entries: int = 5000
+    max_conditional_deletes: int = 1
     max_connections: int = 1000
     max_head_seconds: int = 20
     max_body_seconds: int = 300

@@ -20,7 +20,7 @@ from fhir_server.interactions.messages import AuditContext, AuditedEntry, Reques
 from fhir_server.resources import catalog
 from fhir_server.resources.references import ID, exact_target
 
-_ACTIONS: Final = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "DELETE": "D"}
+_ACTIONS: Final = {"GET": "R", "HEAD": "R", "POST": "C", "PUT": "U", "PATCH": "U", "DELETE": "D"}
 _LABEL_CHANGE: Final = "https://fhir-server.example/ig/CodeSystem/label-change"
 _POLICY: Final = "https://fhir-server.example/ig/policy/"
 _TYPE: Final = {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"}
@@ -68,7 +68,9 @@ def audit_event(request: Request, context: AuditContext, status: int, policy: st
     if actor is not None and actor.kind in _PURPOSES:
         event["purposeOfEvent"] = _PURPOSES[actor.kind]
     entities = [entity for entity in (_entity(request, is_search, is_operation), *map(_bundle_entry, context.entries)) if entity]
-    if not entities and request.method == "POST" and len(request.path) == 1:
+    if _is_conditional(request):
+        entities += [{"what": {"reference": name}} for name in _written(request.path[0], context)]
+    elif not entities and request.method == "POST" and len(request.path) == 1:
         entities = [{"what": {"reference": name}} for name in _created(request.path[0], context)]
     if context.labels is not None and entities:
         entities[0]["detail"] = [{"type": "label", "valueString": item} for item in context.labels.items]
@@ -80,6 +82,16 @@ def audit_event(request: Request, context: AuditContext, status: int, policy: st
 
 def _created(type: str, context: AuditContext) -> list[str]:
     return [f"{shown}/{id}" for _, shown, id in context.shown if shown == type][-1:]
+
+
+def _written(type: str, context: AuditContext) -> list[str]:
+    """What a conditional write matched, and what it created."""
+    return list(dict.fromkeys(f"{shown}/{id}" for _, shown, id in context.shown if shown == type))
+
+
+def _is_conditional(request: Request) -> bool:
+    """Whether the request is a conditional update, patch or delete."""
+    return request.method in ("PUT", "PATCH", "DELETE") and len(request.path) == 1 and request.path[0] in catalog()
 
 
 def _is_search(request: Request) -> bool:
@@ -131,7 +143,7 @@ def _entity(request: Request, is_search: bool, is_operation: bool) -> dict[str, 
     names_resource = len(request.path) > 2 or (len(request.path) == 2 and not is_search and not is_operation)
     if names_resource and request.path[0] in catalog() and ID.fullmatch(request.path[1]):
         entity["what"] = {"reference": f"{request.path[0]}/{request.path[1]}"}
-    if is_search or is_operation:
+    if is_search or is_operation or _is_conditional(request):
         pairs = [(name, "" if name in _SECRET_PARAMETERS else value) for name, value in (*request.query, *_form_fields(request))]
         url = "/".join(request.path) + "?" + format_query(pairs)
         entity["query"] = b64encode(url.encode()).decode()

@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, preconditions, write
-from fhir_server.interactions.bundle_references import BundleEntry, resolve_by_search, with_entry_index
-from fhir_server.interactions.bundle_request import entry_request, route_of
+from fhir_server.interactions import bundle_json, preconditions, provenance_header
+from fhir_server.interactions.bundle_entries import EntryHead, body_of, head_of, links_of, with_patch
 from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
-from fhir_server.interactions.routing import Route, match_route
-from fhir_server.interactions.service import Service, WriteContext
-from fhir_server.interactions.write import BundleContext
+from fhir_server.interactions.service import Service
+from fhir_server.interactions.transaction import as_asked, transaction
 from fhir_server.resources.bundle_links import BundleLinks
-from fhir_server.resources.server_base import server_base
-from fhir_server.writing.references import has_readable_references
-from fhir_server.writing.writer import rank
-
-_ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3, "HEAD": 3}
 
 
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -41,8 +33,9 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
         raise Problem("invalid", f"Bundle.entry must be an array of at most {service.max_entries} entries.")
     entries = await budget.each(_outline, texts)
     if bundle["type"] == "batch":
-        heads = [_head(value, index, request, service, batch=True) for index, value in enumerate(entries)]
-        links = _links(entries, heads, service, batch=True)
+        provenance_header.require_none(request)
+        heads = [head_of(value, index, request, service, batch=True) for index, value in enumerate(entries)]
+        links = links_of(entries, heads, service, batch=True)
         responses = []
         for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
             texts[index] = b""  # of which the body is a copy
@@ -79,27 +72,8 @@ def _values(**texts: msgspec.Raw) -> dict[str, Any]:
     return {name: jsontext.parse(bytes(text)) for name, text in texts.items() if bytes(text)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The request of an entry without its body, as the audit log keeps it, and its route; or ``problem``: why it is refused."""
-
-    request: Request | None
-    route: Route | None = None
-    problem: Problem | None = None
-
-
-def _head(value: Any, index: int, request: Request, service: Service, *, batch: bool) -> _Head:
-    """The head of an entry of a valid Bundle."""
-    own = None
-    try:
-        own = entry_request(value["request"], request, server_base(service.base))
-        return _Head(own, route_of(own, batch=batch))
-    except Problem as problem:
-        return _Head(own, problem=with_entry_index(problem, index))
-
-
 async def _batch_entry(
-    value: Any, text: bytes, index: int, head: _Head, service: Service, audit: AuditContext, links: BundleLinks
+    value: Any, text: bytes, index: int, head: EntryHead, service: Service, audit: AuditContext, links: BundleLinks
 ) -> Response:
     """Handle a batch entry as a request of its own, on the Bundle's budget.  The audit log records it with the Bundle."""
     try:
@@ -117,141 +91,16 @@ async def _batch_entry(
 
 
 async def _process_batch_request(
-    value: Any, text: bytes, index: int, head: _Head, service: Service, audit: AuditContext, links: BundleLinks
+    value: Any, text: bytes, index: int, head: EntryHead, service: Service, audit: AuditContext, links: BundleLinks
 ) -> Response:
     if head.problem is not None or head.request is None or head.route is None:
         raise head.problem or Problem("invalid", "This request cannot be part of a batch.")
     request = head.request
     if request.method in ("POST", "PUT"):
-        request = msgspec.structs.replace(request, body=_body(value, text, index, links))
-    return _as_asked(request, await head.route.handle(request, service, audit))
-
-
-def _as_asked(request: Request, response: Response) -> Response:
-    """The response of an entry; one with HEAD has no body."""
-    return msgspec.structs.replace(response, body=b"") if request.method == "HEAD" and response.status < 400 else response
-
-
-async def transaction(
-    entries: Sequence[Any], texts: list[bytes], request: Request, service: Service, audit: AuditContext
-) -> list[Response]:
-    """Process all entries in one store transaction; return responses in the order of the entries.
-
-    Raises the Problem of the first entry that fails.  ``texts`` is emptied meanwhile.
-    """
-    heads = [_head(value, index, request, service, batch=False) for index, value in enumerate(entries)]
-    audit.entries = [AuditedEntry(head.request, 0) for head in heads if head.request is not None]
-    for head in heads:
-        if head.problem is not None:
-            raise head.problem
-    links = _links(entries, heads, service, batch=False)
-    parsed: list[BundleEntry] = []
-    for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
-        if head.request is not None:
-            texts[index] = b""  # of which the draft is a copy
-            parsed.append(await _parse_entry(value, text, index, head.request, service, links))
-            await budget.give_way()
-    _require_distinct(parsed)
-
-    async def process(context: WriteContext) -> list[Response]:
-        entries = await resolve_by_search(parsed, links, context.view, service)
-        written = frozenset(f"{entry.draft.type}/{entry.id}" for entry in entries if entry.draft)
-        await context.tx.prefetch(written)
-        responses: dict[int, Response] = {}
-        spending = budget.current()
-        for entry in sorted(entries, key=lambda entry: (_ORDER[entry.request.method], _rank(entry))):
-            if spending is not None:
-                spending.remaining()
-            try:
-                response = await _process_entry(entry, context, service, BundleContext(entry.id, written))
-            except Problem as problem:
-                raise with_entry_index(problem, entry.index) from None
-            responses[entry.index] = _as_asked(entry.request, response)
-        await context.writer.relabel_pending()
-        return [responses[index] for index in range(len(parsed))]
-
-    return await service.write_with_view(request, audit, process)
-
-
-async def _process_entry(entry: BundleEntry, context: WriteContext, service: Service, bundle: BundleContext) -> Response:
-    match entry.request.method:
-        case "DELETE":
-            return await write.delete_in(context, entry.request)
-        case "POST" if entry.draft:
-            return await write.create_in(context, entry.request, service, entry.draft, bundle)
-        case "PUT" if entry.draft:
-            return await write.update_in(context, entry.request, service, entry.draft, bundle)
-        case _:
-            route = match_route(entry.request)
-            if route.read_handler is None:
-                raise Problem("invalid", "This request cannot be part of a transaction.")
-            view = await service.view_in_transaction(context.view, context.tx)
-            return await route.read_handler(view, entry.request, service)
-
-
-def _links(entries: Sequence[Any], heads: Sequence[_Head], service: Service, *, batch: bool) -> BundleLinks:
-    """The links of a batch or transaction: a create gets a new id, an update keeps the id in its URL.
-
-    Raises Problem ``invalid`` for two entries with one fullUrl.
-    """
-    links = BundleLinks(server_base(service.base))
-    for entry, head in zip(entries, heads, strict=True):
-        resource = entry.get("resource")
-        if resource is None or head.request is None:
-            continue
-        full_url = entry.get("fullUrl", "")
-        if head.request.method == "POST":
-            new = None if batch else f"{resource.get('resourceType')}/{service.new_id()}"
-            links.add(full_url, resource, new, keeps_id=False)
-        elif head.route is not None and head.route.code == "update":
-            links.add(full_url, resource, "/".join(head.request.path), keeps_id=True)
-    return links
-
-
-async def _parse_entry(value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks) -> BundleEntry:
-    """An entry of a transaction, with the links in its resource resolved.  Raises Problem with the entry's index."""
-    full_url = value.get("fullUrl", "")
-    if request.method not in ("POST", "PUT"):
-        return BundleEntry(index, full_url, request)
-    body = _body(value, text, index, links)
-    try:
-        draft = await service.parser.draft(body, request.path[0], base=service.base, conditional=True)
-    except Problem as problem:
-        raise with_entry_index(problem, index) from None
-    if request.method == "PUT":
-        if draft.id != request.path[1]:
-            raise with_entry_index(Problem("invalid", "The resource's id differs from the id in request.url."), index)
-        return BundleEntry(index, full_url, request, draft, request.path[1])
-    new = (links.target(full_url) or "").partition("/")[2] if full_url else ""
-    return BundleEntry(index, full_url, request, draft, new or service.new_id())
-
-
-def _body(value: Any, text: bytes, index: int, links: BundleLinks) -> bytes:
-    """The JSON text of an entry's resource with its links resolved.  Raises Problem with the entry's index."""
-    try:
-        body = jsontext.members(text).get("resource", b"")
-        if not body:
-            raise Problem("invalid", "An entry with POST or PUT requires a resource.")
-        if b"\\" in body and not has_readable_references(body, jsontext.parse(body)):
-            body = jsontext.unescape(body)
-        return links.rewrite(body, value.get("fullUrl", ""))
-    except Problem as problem:
-        raise with_entry_index(problem, index) from None
-
-
-def _require_distinct(entries: Sequence[BundleEntry]) -> None:
-    """Require that no two entries of a transaction write the same resource.  Raises Problem ``invalid``."""
-    written: set[str] = set()
-    for entry in entries:
-        if entry.request.method in ("PUT", "DELETE"):
-            name = "/".join(entry.request.path)
-            if name in written:
-                raise Problem("invalid", f"Two entries of the transaction write {name}.")
-            written.add(name)
-
-
-def _rank(entry: BundleEntry) -> int:
-    return rank(entry.draft.type) if entry.draft else 0
+        request = msgspec.structs.replace(request, body=body_of(value, text, index, links))
+    elif request.method == "PATCH":
+        request = with_patch(request, body_of(value, text, index, links), value.get("fullUrl", ""), links)
+    return as_asked(request, await head.route.handle(request, service, audit))
 
 
 def _bundle_response(type: str, responses: Sequence[Response]) -> Response:

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from fhir_server.errors import Problem
-from fhir_server.interactions import write
+from fhir_server.interactions import criteria
 from fhir_server.interactions.messages import Request, parse_query, require_acceptable
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.resources.server_base import ServerBase
@@ -27,7 +27,7 @@ _CONDITIONS: Final = {
     "ifNoneExist": "if-none-exist",
 }
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|//")
-_WRITES: Final = ("create", "update", "delete")
+_WRITES: Final = ("create", "update", "patch", "delete")
 
 
 def entry_request(member: Mapping[str, Any], request: Request, server: ServerBase) -> Request:
@@ -70,10 +70,14 @@ def route_of(request: Request, *, batch: bool) -> Route:
     require_acceptable(request, route.media)
     if not route.batchable:
         raise Problem("invalid", "This request cannot be part of a Bundle.")
+    if batch and route.body == "question":
+        return route
     if route.code not in _WRITES and route.method == "POST":
-        raise Problem("invalid", "A search in a Bundle requires GET.")
+        raise Problem("invalid", "A search in a Bundle requires GET, and $validate a batch.")
     if route.code not in _WRITES and route.read_handler is None:
         raise Problem("invalid", f"This request cannot be part of a {'batch' if batch else 'transaction'}.")
-    if route.code in _WRITES:
-        write.require_no_criteria(request)
+    if route.conditional:
+        criteria.of_url(request)
+    elif route.code in _WRITES:
+        criteria.require_none(request)
     return route

@@ -10,6 +10,7 @@ from typing import Any
 
 import fhir_server
 from fhir_server.clock import instant_text
+from fhir_server.interactions.patch import FORMATS
 from fhir_server.interactions.routing import ROUTES
 from fhir_server.resources import catalog, definitions
 from fhir_server.resources.models import model
@@ -26,14 +27,17 @@ _OPERATIONS = {
     ),
     "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
 }
-_META_OPERATIONS = tuple((name, f"http://hl7.org/fhir/OperationDefinition/Resource-{name}") for name in ("meta", "meta-add", "meta-delete"))
+_RESOURCE_OPERATIONS = tuple(
+    (name, f"http://hl7.org/fhir/OperationDefinition/Resource-{name}") for name in ("meta", "meta-add", "meta-delete", "validate")
+)
 _CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[:1] == ("{type}",) and route.code != "operation"))
 
 
-def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
+def capability_statement(base: str, oauth: dict[str, str], now: int, *, several_deletes: bool = False) -> bytes:
     """The statement of a server at ``base``, as JSON text.
 
     ``oauth`` holds the URLs of the OAuth endpoints by their names in the oauth-uris extension (``authorize``, ``token``, ...).
+    ``several_deletes``: a conditional delete may delete several resources.
     The first call imports the typed models, which takes a fraction of a second.
     """
     statement = model("CapabilityStatement")(
@@ -45,11 +49,12 @@ def capability_statement(base: str, oauth: dict[str, str], now: int) -> bytes:
         implementation={"description": "Patient-facing record", "url": base},
         fhirVersion="4.0.1",
         format=["application/fhir+json", "json"],
+        patchFormat=list(FORMATS),
         rest=[
             {
                 "mode": "server",
                 "security": _security(oauth),
-                "resource": [_resource(type) for type in sorted(catalog())],
+                "resource": [_resource(type, several_deletes) for type in sorted(catalog())],
                 "interaction": [{"code": "batch"}, {"code": "transaction"}, {"code": "search-system"}],
                 "compartment": [f"{_COMPARTMENT}/{name[0].lower()}{name[1:]}" for name in definitions.compartments()],
                 "operation": [{"name": "export", "definition": f"{_BULK}/OperationDefinition/export"}],
@@ -70,7 +75,7 @@ def _security(oauth: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _resource(type: str) -> dict[str, Any]:
+def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
     parameters = index.supported(type)
     includes = [f"{type}:{parameter.code}" for parameter in parameters if parameter.kind == "reference"]
     resource: dict[str, Any] = {
@@ -81,12 +86,14 @@ def _resource(type: str) -> dict[str, Any]:
         "updateCreate": True,
         "conditionalCreate": True,
         "conditionalRead": "full-support",
+        "conditionalUpdate": True,
+        "conditionalDelete": "multiple" if several_deletes else "single",
         "referencePolicy": ["literal", "enforced"],
         "searchInclude": ["*", *includes],
         "searchRevInclude": ["*", *_reverse_includes()[type]],
         "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
-    operations = (*_OPERATIONS.get(type, ()), *_META_OPERATIONS)
+    operations = (*_OPERATIONS.get(type, ()), *_RESOURCE_OPERATIONS)
     resource["operation"] = [{"name": name, "definition": definition} for name, definition in operations]
     return {name: value for name, value in resource.items() if value != []}
 

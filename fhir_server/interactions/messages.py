@@ -25,7 +25,7 @@ _ACCEPTED_AS = {
     NDJSON: frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson", "application/*", "*/*"}),
 }
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~:/|,$-]*")
-_JSON_TYPES = {"application/fhir+json", "application/json", "text/json"}
+JSON_TYPES = {"application/fhir+json", "application/json", "text/json"}
 
 
 class Request(msgspec.Struct):
@@ -66,7 +66,7 @@ class Request(msgspec.Struct):
 
     def require_json(self) -> None:
         """Require a body that is declared as JSON.  Raises Problem ``media_type``."""
-        if media_type(self.headers.get("content-type", "")) not in _JSON_TYPES:
+        if media_type(self.headers.get("content-type", "")) not in JSON_TYPES:
             raise Problem("media_type", "The body requires Content-Type application/fhir+json.")
 
 

@@ -13,7 +13,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion, not_found
 from fhir_server.consent.security_labels import is_restraint
 from fhir_server.errors import Problem
-from fhir_server.interactions import preconditions
+from fhir_server.interactions import preconditions, provenance_header
 from fhir_server.interactions.messages import JSON, AuditContext, LabelChange, Request, Response, version_headers
 from fhir_server.interactions.meta_rights import may_restrain
 from fhir_server.interactions.service import Service, WriteContext
@@ -35,6 +35,7 @@ async def change_meta(request: Request, service: Service, audit: AuditContext) -
     Raises Problem ``forbidden``, ``invalid``, ``unprocessable``, ``not_found`` or ``precondition``.
     """
     request.require_json()
+    provenance_header.require_none(request)
     audit.just_admitted = False
     sent = _sent((await service.parser.draft(request.body, "Parameters")).value)
     audit.labels = LabelChange(request.path[2] == ADD, tuple(_text(item) for name in MERGED for item in sent.get(name, ())))

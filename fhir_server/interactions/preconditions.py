@@ -22,6 +22,8 @@ from __future__ import annotations
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+import msgspec
+
 from fhir_server.access import etags
 from fhir_server.access.view import VisibleVersion, not_found
 from fhir_server.clock import SECOND, micros_of
@@ -76,6 +78,22 @@ def require_unchanged(request: Request, visible: VisibleVersion | None) -> None:
     excluded = request.headers.get("if-none-match")
     if excluded is not None and etags.names_version(excluded, visible):
         raise Problem("precondition", "If-None-Match names the current version.")
+
+
+def kept_by_creation(request: Request) -> Request:
+    """The request of a conditional update that creates, without the preconditions that hold because nothing matches.
+
+    Raises Problem ``precondition`` or ``invalid``.
+    """
+    require_only(request, _TAGS)
+    require_no_version(request, matches=0)
+    return msgspec.structs.replace(request, headers={name: text for name, text in request.headers.items() if name not in _TAGS})
+
+
+def require_no_version(request: Request, *, matches: int) -> None:
+    """Require that a conditional write that matches no resource, or several, has no ``If-Match``.  Raises Problem ``precondition``."""
+    if "if-match" in request.headers:
+        raise Problem("precondition", "If-Match names a version, and the criteria match " + ("several resources." if matches else "none."))
 
 
 def _require_named(request: Request, version: VisibleVersion) -> None:

@@ -9,7 +9,19 @@ from typing import Literal
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
-from fhir_server.interactions import bulk_export, everything, meta_operations, read, search, search_several, write
+from fhir_server.interactions import (
+    bulk_export,
+    conditional_write,
+    everything,
+    meta_operations,
+    patch,
+    read,
+    search,
+    search_several,
+    validation,
+    write,
+    write_rights,
+)
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
@@ -18,7 +30,7 @@ from fhir_server.resources.references import ID
 ReadHandler = Callable[[View, Request, Service], Awaitable[Response]]
 Handler = Callable[[Request, Service, AuditContext], Awaitable[Response]]
 Admission = Callable[[Permissions, str], None]
-BodyKind = Literal["", "form", "resource", "bundle"]
+BodyKind = Literal["", "form", "resource", "bundle", "question"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,9 @@ class Route:
     ``read_handler``  for interactions that only read: handles them with a given View, also within a transaction
     ``media``         the media type of the response
     ``batchable``     whether a batch can contain the request
-    ``body``          what the request's body is; "": the interaction has none, and none is read
+    ``body``          what the request's body is; "": the interaction has none, and none is read; "question": nothing is written,
+                      also if the request is in a batch
+    ``conditional``   whether the URL's search parameters are the criteria of a write
     ``admit``         for interactions with a body: raises Problem ``forbidden`` for callers who may not do this to the type,
                       whatever the body says
     ``typed``         which segment of the path names this type
@@ -46,6 +60,7 @@ class Route:
     body: BodyKind = ""
     admit: Admission | None = None
     typed: int = 0
+    conditional: bool = False
 
 
 def _read_route(
@@ -89,7 +104,7 @@ ROUTES: tuple[Route, ...] = (
         typed=2,
     ),
     _read_route("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
-    _read_route("operation", "POST", ("Patient", "{id}", "$everything"), everything.everything, body="resource", admit=everything.admit),
+    _read_route("operation", "POST", ("Patient", "{id}", "$everything"), everything.everything, body="question", admit=everything.admit),
     _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta),
     *(
         Route(
@@ -103,9 +118,33 @@ ROUTES: tuple[Route, ...] = (
         )
         for name in ("$meta-add", "$meta-delete")
     ),
-    Route("create", "POST", ("{type}",), write.create, body="resource", admit=write.admit_create),
-    Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write.admit_update),
+    *(
+        Route("operation", "POST", shape, validation.validate, body="question", admit=validation.admit)
+        for shape in (("{type}", "$validate"), ("{type}", "{id}", "$validate"))
+    ),
+    Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
+    Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write_rights.admit_update),
+    Route(
+        "update",
+        "PUT",
+        ("{type}",),
+        conditional_write.update,
+        body="resource",
+        admit=write_rights.admit_conditional_update,
+        conditional=True,
+    ),
+    Route("patch", "PATCH", ("{type}", "{id}"), patch.patch, body="resource", admit=write_rights.admit_update),
+    Route(
+        "patch",
+        "PATCH",
+        ("{type}",),
+        patch.conditional_patch,
+        body="resource",
+        admit=write_rights.admit_conditional_update,
+        conditional=True,
+    ),
     Route("delete", "DELETE", ("{type}", "{id}"), write.delete),
+    Route("delete", "DELETE", ("{type}",), conditional_write.delete, conditional=True),
     *(
         Route("operation", method, shape, bulk_export.kick_off, batchable=False, body=body)
         for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))

@@ -47,6 +47,7 @@ class Service:
     ``new_id``       returns a new random logical id
     ``audit_trail``  reads the audit log for callers
     ``handling``  what happens to unknown parameters of a request that does not say so
+    ``max_conditional_deletes``  the largest number of resources that one conditional delete deletes
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
     """
 
@@ -60,6 +61,7 @@ class Service:
     max_entries: int
     new_id: Callable[[], str]
     audit_trail: AuditTrail
+    max_conditional_deletes: int = 1
     require_writable: Callable[[], Awaitable[None]] = no_restriction
     handling: Handling = "strict"
 

@@ -43,6 +43,10 @@ class Draft:
             return stored_bundles.local_targets(self.value, base)
         return frozenset("/".join(target) for target in map(versioned_target, self.references) if target is not None)
 
+    def with_id(self, id: str) -> Draft:
+        """The draft with this logical id."""
+        return Draft(self.type, self.value | {"id": id}, {**self.parts, "id": b'"%s"' % id.encode()}, self.references)
+
     def with_text(self, text: bytes) -> Draft:
         """The draft with another JSON text, which differs in references to resources of the same types only, and so is valid too."""
         return Draft(self.type, jsontext.parse(text), jsontext.members(text), references(text))

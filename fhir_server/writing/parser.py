@@ -38,7 +38,7 @@ class Parser:
 
     def __init__(self, max_bytes: int) -> None:
         """``max_bytes``: the largest text of one resource."""
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._idle: list[Process] = []
         self._turns = asyncio.Semaphore(_PROCESSES)
 
@@ -47,8 +47,8 @@ class Parser:
 
         Also raises Problem ``too_large`` for a text that is larger than any resource may be, and ``too_costly``.
         """
-        if len(text) > self._max_bytes:
-            raise Problem("too_large", f"The resource is larger than {self._max_bytes} bytes, the limit for a single resource.")
+        if len(text) > self.max_bytes:
+            raise Problem("too_large", f"The resource is larger than {self.max_bytes} bytes, the limit for a single resource.")
         if not is_large(text):
             return parse_draft(text, type, base=base, conditional=conditional)
         parsed = await self._run(Task("draft", text, _SECONDS, type, base, conditional))

@@ -193,11 +193,12 @@ def test_new_entries_of_a_batch_cannot_be_referred_to(served: Served) -> None:
     ("method", "url"),
     [
         ("DELETE", "Patient/p1/_history/1"), ("DELETE", "Patient/p1/$purge"), ("DELETE", "Patient/p1/Observation"), ("DELETE", "a/b"),
-        ("DELETE", "Foo/1"), ("DELETE", "Patient?identifier=urn:test:mrn|p1"), ("DELETE", "Patient"), ("DELETE", ""), ("DELETE", "/"),
-        ("POST", "Patient/$validate"), ("POST", "Patient/p9"), ("POST", "Patient?x=y"), ("POST", ""), ("POST", "Patient/_search"),
+        ("DELETE", "Foo/1"), ("DELETE", "Patient?identifier="), ("DELETE", "Patient?colour=red"), ("DELETE", "Patient?_count=1"),
+            ("DELETE", "Patient"), ("DELETE", ""), ("DELETE", "/"),
+        ("POST", "Patient/$nothing"), ("POST", "Patient/p9"), ("POST", "Patient?x=y"), ("POST", ""), ("POST", "Patient/_search"),
         ("DELETE", "http://other.example/fhir/Patient/p1"), ("DELETE", f"{BASE}Patient/p1"), ("DELETE", f"{BASE}/Patient/p1/$purge"),
         ("DELETE", "Patient/p1?x=y"), ("PUT", "Patient/p1?x=y"), ("PUT", "http://other.example/fhir/Patient/p1"),
-        ("PUT", "Patient"), ("PUT", "Patient/p1/_history/1"), ("PUT", "Patient?identifier=x"), ("PUT", ""), ("GET", "$export"),
+        ("PUT", "Patient"), ("PUT", "Patient/p1/_history/1"), ("PUT", "Patient?identifier="), ("PUT", ""), ("GET", "$export"),
         ("GET", "metadata/x/y"), ("GET", ""), ("PATCH", "Patient/p1"), ("DELETE", "Patient/p_1"), ("DELETE", "$export-status/1"),
     ],
 )  # fmt: skip

@@ -12,7 +12,19 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.consent import decision
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch, included, search, search_several, write
+from fhir_server.interactions import (
+    batch,
+    conditional_write,
+    criteria,
+    included,
+    provenance_header,
+    search,
+    search_several,
+    validation,
+    write,
+    write_rights,
+)
+from fhir_server.search import query as queries
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
 from fhir_server.search.visibility import VisibilityClause
 from fhir_server.writing import row_labeling
@@ -146,7 +158,7 @@ def search_by_post_is_not_narrowed(patch: Patch) -> None:
 
 @leak("W01")
 def conditional_create_matches_hidden_rows(patch: Patch) -> None:
-    exact = write.matching
+    exact = criteria.matching
 
     async def matching(view: View, type: str, condition: str, request: Any, service: Any) -> Any:
         other = View(view._snapshot, view.permissions, view.now)
@@ -154,7 +166,108 @@ def conditional_create_matches_hidden_rows(patch: Patch) -> None:
         other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
         return await exact(other, type, condition, request, service)
 
-    patch.setattr(write, "matching", matching)
+    patch.setattr(criteria, "matching", matching)
+
+
+@leak("W02")
+def a_conditional_update_is_refused_for_a_hidden_match(patch: Patch) -> None:
+    exact = conditional_write.update_in
+
+    async def update_in(context: Any, request: Any, service: Any, draft: Any, bundle: Any = None) -> Any:
+        view = context.view
+        other = View(view._snapshot, view.permissions, view.now)
+        visibility = await of_record(view)
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
+        found = await criteria.all_matching(other, draft.type, criteria.of_url(request), request.now, service, 100)
+        seen = await criteria.all_matching(view, draft.type, criteria.of_url(request), request.now, service, 100)
+        if len(found) > len(seen):
+            raise Problem("precondition", "The criteria match several resources.")
+        return await exact(context, request, service, draft, bundle)
+
+    patch.setattr(conditional_write, "update_in", update_in)
+
+
+@leak("W02")
+def the_id_of_a_hidden_row_is_taken(patch: Patch) -> None:
+    exact = conditional_write.update_in
+
+    async def update_in(context: Any, request: Any, service: Any, draft: Any, bundle: Any = None) -> Any:
+        stored = await context.tx.read_unfiltered(draft.type, draft.id) if draft.id else None
+        if stored is not None and await context.view.read_for_write(draft.type, draft.id, "u") is None:
+            raise Problem("conflict", "The criteria do not match the resource that has the id in the body.")
+        return await exact(context, request, service, draft, bundle)
+
+    patch.setattr(conditional_write, "update_in", update_in)
+
+
+@leak("W02")
+def a_conditional_delete_counts_before_it_refuses(patch: Patch) -> None:
+    exact = conditional_write.delete_in
+
+    async def delete_in(context: Any, request: Any, service: Any, names: Any = None) -> Any:
+        where = queries.condition(request.path[0], criteria.of_url(request), request.now, service.base)
+        if await context.tx.count(request.path[0], where, await unlimited(context.view)) > 1:
+            raise Problem("precondition", "The criteria match several resources.")
+        return await exact(context, request, service, names)
+
+    patch.setattr(conditional_write, "delete_in", delete_in)
+
+
+@leak("W04")
+def a_patch_is_applied_to_the_stored_version(patch: Patch) -> None:
+    exact = write.current_for_change
+
+    async def current_for_change(context: Any, request: Any) -> Any:
+        current = await exact(context, request)
+        if current.visible is None or request.method != "PATCH":
+            return current
+        return current._replace(visible=msgspec.structs.replace(current.visible, body=current.stored.body))
+
+    patch.setattr(write, "current_for_change", current_for_change)
+
+
+@leak("W04")
+def a_patch_of_a_hidden_row_is_tried(patch: Patch) -> None:
+    exact = write.current_for_change
+
+    async def current_for_change(context: Any, request: Any) -> Any:
+        current = await exact(context, request)
+        if request.method == "PATCH" and current.visible is None and current.stored is not None:
+            raise Problem("unprocessable", "The patch cannot be done.")
+        return current
+
+    patch.setattr(write, "current_for_change", current_for_change)
+
+
+@leak("W09")
+def a_validation_resolves_references_for_the_institution(patch: Patch) -> None:
+    exact = validation._unresolved
+
+    async def unresolved(view: View, draft: Any, service: Any) -> Any:
+        sight = await unlimited(view)
+        other = View(view._snapshot, view.permissions, view.now)
+        other._visibility = lambda type, interactions: sight  # type: ignore[method-assign]
+        return await exact(other, draft, service)
+
+    patch.setattr(validation, "_unresolved", unresolved)
+
+
+@leak("W06")
+def what_a_provenance_names_need_only_exist(patch: Patch) -> None:
+    exact = provenance_header.record
+
+    async def record(context: Any, *given: Any) -> None:
+        visibility = await unlimited(context.view)
+
+        async def require_visible(view: View, targets: frozenset[str]) -> None:
+            if targets - await view._snapshot.visible(targets, lambda _: visibility):
+                raise Problem("unprocessable", "A reference does not resolve.")
+
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(write_rights, "require_visible", require_visible)
+            await exact(context, *given)
+
+    patch.setattr(provenance_header, "record", record)
 
 
 @leak("W06")
@@ -169,8 +282,8 @@ def a_reference_need_only_exist(patch: Patch) -> None:
         finally:
             view.visible_targets = exact.__get__(view)  # type: ignore[method-assign]
 
-    checked = write.require_visible
-    patch.setattr(write, "require_visible", require)
+    checked = write_rights.require_visible
+    patch.setattr(write_rights, "require_visible", require)
 
 
 @leak("W03")

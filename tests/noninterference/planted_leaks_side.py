@@ -10,7 +10,7 @@ import msgspec
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import everything, preconditions, read, search, write
+from fhir_server.interactions import everything, preconditions, read, search, write, write_rights
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Has, RefersTo
 from fhir_server.search.visibility import VisibilityClause
 from tests.noninterference.planted_leaks import Patch, leak, of_record, relook, sighted, unlimited
@@ -171,7 +171,7 @@ def a_quota_counts_what_is_stored(patch: Patch) -> None:
 
 @leak("W09")
 def a_refused_reference_is_explained(patch: Patch) -> None:
-    exact = write.require_visible
+    exact = write_rights.require_visible
 
     async def require(view: View, targets: Any) -> None:
         sight = await unlimited(view)
@@ -181,7 +181,7 @@ def a_refused_reference_is_explained(patch: Patch) -> None:
             raise Problem("unprocessable", f"The reference {min(stored - shown)} may not be used.")
         await exact(view, targets)
 
-    patch.setattr(write, "require_visible", require)
+    patch.setattr(write_rights, "require_visible", require)
 
 
 @leak("R05")

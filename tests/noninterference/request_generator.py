@@ -6,16 +6,15 @@ Search values are mostly those of hidden rows and elements (:class:`Probes`), th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from random import Random
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from tests.noninterference.case_generator import Case
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
-from tests.noninterference.resource_factory import ref
+from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
 
 _MODIFIERS = {
     "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in"),
@@ -24,8 +23,6 @@ _MODIFIERS = {
     "uri": ("", "", ":below", ":missing"),
 }
 _PREFIXES = ("", "", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
-_UNKNOWN = "zz-never-existed"
-_JSON = ("content-type", "application/fhir+json")
 
 
 class Capability:
@@ -41,7 +38,7 @@ class Capability:
         self.compartments = frozenset(type for type in resources if type[0].lower() + type[1:] in compartments)
 
 
-class Asker:
+class Asker(Writes):
     """Generates the requests for a case."""
 
     def __init__(self, case: Case, capability: Capability, seed: int) -> None:
@@ -61,9 +58,12 @@ class Asker:
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
+            (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
+            (3, self.patch), (1, self.patch_entry), (2, self.validate), (2, self.create_with_provenance),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
-        weights = [weight * (8 if context and make == self.update else 1) for weight, make in menu]
+        updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
+        weights = [weight * (8 if context and make in updates else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
 
     def steady(self) -> list[Ask]:
@@ -97,7 +97,7 @@ class Asker:
             return self._pick(*self._probes.hidden_ids)
         if fate < 0.9:
             return self._pick(*self._probes.shown_ids)
-        return f"{self._type()}/{_UNKNOWN}"
+        return f"{self._type()}/{UNKNOWN}"
 
     def _value(self, type: str, param: str, kind: str) -> str:
         fate = self._random.random()
@@ -112,13 +112,13 @@ class Asker:
             return self._pick("4", "5", "5.1", "13.5", "100")
         if kind == "date":
             return self._pick("2026", "2026-05", "2026-05-19", "2027-01-01")
-        return self._pick("718-7", "final", "true", "A-100", "A-101", _UNKNOWN)
+        return self._pick("718-7", "final", "true", "A-100", "A-101", UNKNOWN)
 
     def _criterion(self, type: str) -> tuple[str, str]:
         known = [param for kind, param in self._probes.hidden if kind == type]
         params = self._capability.params[type]
         if not params:
-            return "_id", _UNKNOWN
+            return "_id", UNKNOWN
         param = self._pick(*known) if known and self._random.random() < 0.6 else self._pick(*params)
         kind = params.get(param, "token")
         if kind in ("date", "number", "quantity"):
@@ -246,7 +246,7 @@ class Asker:
         return Ask.get("vread", f"{self._name()}/_history/{self._pick('1', '2', '3', '4', '9')}")
 
     def everything(self) -> Ask:
-        patient = self._patient if self._random.random() < 0.9 else self._pick("teen", "elder", "adult", _UNKNOWN)
+        patient = self._patient if self._random.random() < 0.9 else self._pick("teen", "elder", "adult", UNKNOWN)
         pairs = [("_count", self._pick("1", "2", "5"))] if self._random.random() < 0.6 else []
         fate = self._random.random()
         if fate < 0.3:
@@ -264,103 +264,17 @@ class Asker:
         urls = [f"{ask.path}?{ask.query}" if ask.query else ask.path for ask in drawn if ask.method == "GET"]
         entries = [{"request": {"method": "GET", "url": url}} for url in urls]
         kind = self._pick("batch", "batch", "transaction")
-        return Ask("batch", "POST", "", "", (_JSON,), _text({"resourceType": "Bundle", "type": kind, "entry": entries}))
-
-    def _subject(self) -> dict[str, Any]:
-        return ref("Patient", self._patient)
-
-    def _draft(self) -> dict[str, Any]:
-        """Return a resource that this caller may be allowed to create."""
-        if self._case.caller.kind == "BO" and self._random.random() < 0.8:
-            about = {"identifier": [{"system": "https://ids.example/accession", "value": self._pick("A-100", "A-101")}]}
-            partly = {"partOf": {"reference": self._account()}} if self._random.random() < 0.5 else {}
-            return {"resourceType": "Account", "status": "active", "subject": [self._subject()], **about, **partly}
-        if self._case.caller.kind in ("AS", "PC", "BE") and self._random.random() < 0.6:
-            row: dict[str, Any] = {
-                "resourceType": "Observation", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]},
-                "category": [{"coding": [{"code": "vital-signs"}]}], "subject": self._subject(), "effectiveDateTime": "2026-11-21",
-            }  # fmt: skip
-        else:
-            row = {
-                "resourceType": "Communication", "status": "completed", "subject": self._subject(), "payload": [{"contentString": "hello"}],
-                "sender": {"reference": self._case.caller.me or "Practitioner/dr-one"},
-            }  # fmt: skip
-        fate = self._random.random()
-        if fate < 0.6:
-            target = self._name() if fate < 0.45 else f"Observation/{_UNKNOWN}"
-            name = "about" if row["resourceType"] == "Communication" else self._pick("derivedFrom", "hasMember", "focus")
-            allowed = name in ("about", "focus") or target.startswith("Observation/")
-            row |= {name: [{"reference": target if allowed else f"Observation/{target.partition('/')[2]}"}]}
-        return row
-
-    def _account(self) -> str:
-        accounts = [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Account/")]
-        return self._pick(*accounts, f"Account/{_UNKNOWN}")
-
-    def create(self) -> Ask:
-        row = self._draft()
-        prefer = (("prefer", f"return={self._pick('representation', 'minimal', 'OperationOutcome')}"),)
-        return Ask("create", "POST", row["resourceType"], "", (_JSON, *prefer), _text(row))
-
-    def conditional_create(self) -> Ask:
-        row = self._draft()
-        type = row["resourceType"]
-        known = self._probes.hidden.get((type, "identifier"), ()) or self._probes.shown.get((type, "identifier"), ("x|y",))
-        found = self._pick(*known)
-        system, _, value = found.partition("|")
-        if value:
-            row["identifier"] = [{"system": system, "value": value}]
-        condition = self._pick(
-            f"identifier={quote(found)}", f"identifier={quote(found)}", f"_id={self._name().partition('/')[2]}", "status=completed"
-        )
-        return Ask("conditional-create", "POST", type, "", (_JSON, ("if-none-exist", condition)), _text(row))
-
-    def transaction(self) -> Ask:
-        """Create a resource conditionally, possibly by the identifier of a hidden row, and a second one that refers to it."""
-        once, address = self.conditional_create(), "urn:uuid:6f1c2a3e-0000-4000-8000-000000000001"
-        about = self._draft() | {"basedOn": [{"reference": address}]}
-        condition = dict(once.headers)["if-none-exist"]
-        entries = [
-            {
-                "fullUrl": address,
-                "resource": json.loads(once.body),
-                "request": {"method": "POST", "url": once.path, "ifNoneExist": condition},
-            },
-            {"resource": about, "request": {"method": "POST", "url": about["resourceType"]}},
-        ]
-        return Ask("transaction", "POST", "", "", (_JSON,), _text({"resourceType": "Bundle", "type": "transaction", "entry": entries}))
-
-    def update(self) -> Ask:
-        name = self._name()
-        if self._case.caller.kind == "BO" and self._random.random() < 0.8:
-            names = [one for one in (*self._probes.hidden_ids, *self._probes.shown_ids) if one.startswith(("Appointment/", "Account/"))]
-            name = self._pick(*names, name)
-        type, _, id = name.partition("/")
-        drawn = [
-            write.resource for write in (*self._case.hidden(), *self._case.shown) if write.at and write.name == name and write.resource
-        ]
-        row = {**(drawn[-1] if drawn else self._draft()), "id": id}
-        if row["resourceType"] != type:
-            type = row["resourceType"]
-        match = (("if-match", f'W/"{self._pick("1", "1", "2", "7")}"'),) if self._random.random() < 0.6 else ()
-        return Ask("update", "PUT", f"{type}/{id}", "", (_JSON, *match), _text(row))
-
-    def delete(self) -> Ask:
-        match = (("if-match", f'W/"{self._pick("1", "2", "7")}"'),) if self._random.random() < 0.4 else ()
-        return Ask("delete", "DELETE", self._name(), "", match)
+        return Ask("batch", "POST", "", "", (JSON_TYPE,), text_of({"resourceType": "Bundle", "type": kind, "entry": entries}))
 
     def malformed(self) -> Ask:
         type = self._type()
         return self._pick(
             Ask("malformed", "GET", type, "_count=x"), Ask("malformed", "GET", type, "code=%zz"), Ask("malformed", "GET", type, "date=gtx"),
             Ask("malformed", "GET", type, "_sort=nonsense&_page=AAAA"), Ask("malformed", "GET", f"{type}/{'x' * 70}"),
-            Ask("malformed", "POST", type, "", (_JSON,), b"{"),
-            Ask("malformed", "POST", type, "", (_JSON,), b'{"resourceType":"%s"}' % type.encode()),
-            Ask("malformed", "PATCH", self._name(), "", (_JSON,), b"[]"), Ask("malformed", "GET", f"{self._name()}/$nothing"),
+            Ask("malformed", "POST", type, "", (JSON_TYPE,), b"{"),
+            Ask("malformed", "POST", type, "", (JSON_TYPE,), b'{"resourceType":"%s"}' % type.encode()),
+            Ask("malformed", "PATCH", self._name(), "", (JSON_TYPE,), b"[]"), Ask("malformed", "PATCH", type, "", (JSON_TYPE,), b"[]"),
+            Ask("malformed", "GET", f"{self._name()}/$nothing"),
             Ask("malformed", "GET", type, "subject.name=x"), Ask("malformed", "GET", type, "_has:Observation:patient:code=718-7"),
             Ask("malformed", "GET", "Nothing/1"), Ask("malformed", "GET", f"{self._name()}/_history/x"), Ask("malformed", "OPTIONS", type),
         )  # fmt: skip
-
-
-def _text(row: dict[str, Any]) -> bytes:
-    return json.dumps(row).encode()

@@ -1,0 +1,129 @@
+"""The entries of a batch or transaction as requests: their heads, their resources and patches, the links between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fhir_server import jsontext
+from fhir_server.errors import Problem
+from fhir_server.interactions import patch
+from fhir_server.interactions.bundle_references import BundleEntry, with_entry_index
+from fhir_server.interactions.bundle_request import entry_request, route_of
+from fhir_server.interactions.messages import Request
+from fhir_server.interactions.routing import Route
+from fhir_server.interactions.service import Service
+from fhir_server.resources.bundle_links import BundleLinks
+from fhir_server.resources.server_base import server_base
+from fhir_server.writing.references import has_readable_references
+
+
+@dataclass(frozen=True, slots=True)
+class EntryHead:
+    """The request of an entry without its body, as the audit log keeps it, and its route; or ``problem``: why it is refused."""
+
+    request: Request | None
+    route: Route | None = None
+    problem: Problem | None = None
+
+
+def head_of(value: Any, index: int, request: Request, service: Service, *, batch: bool) -> EntryHead:
+    """The head of an entry of a valid Bundle."""
+    own = None
+    try:
+        own = entry_request(value["request"], request, server_base(service.base))
+        return EntryHead(own, route_of(own, batch=batch))
+    except Problem as problem:
+        return EntryHead(own, problem=with_entry_index(problem, index))
+
+
+def links_of(entries: Sequence[Any], heads: Sequence[EntryHead], service: Service, *, batch: bool) -> BundleLinks:
+    """The links of a batch or transaction: a create gets a new id, an update keeps the id in its URL or, if it is conditional, its own.
+
+    Raises Problem ``invalid`` for two entries with one fullUrl.
+    """
+    links = BundleLinks(server_base(service.base))
+    for entry, head in zip(entries, heads, strict=True):
+        resource = entry.get("resource")
+        if resource is None or head.request is None or (head.route is not None and head.route.body == "question"):
+            continue
+        full_url = entry.get("fullUrl", "")
+        path, id = head.request.path, resource.get("id")
+        if head.request.method == "POST" or (head.request.method == "PUT" and len(path) == 1 and id is None):
+            new = None if batch else f"{resource.get('resourceType')}/{service.new_id()}"
+            links.add(full_url, resource, new, keeps_id=False)
+        elif head.route is not None and head.route.code == "patch":
+            known = "/".join(path) if len(path) > 1 else None if batch else f"{path[0]}/{service.new_id()}"
+            links.add(full_url, resource, known, keeps_id=True)
+        elif head.route is not None and head.route.code == "update":
+            links.add(full_url, resource, "/".join(path if len(path) > 1 else (*path, str(id))), keeps_id=True)
+    return links
+
+
+async def parse_entry(value: Any, text: bytes, index: int, request: Request, service: Service, links: BundleLinks) -> BundleEntry:
+    """An entry of a transaction, with the links in its resource resolved.  Raises Problem with the entry's index."""
+    full_url = value.get("fullUrl", "")
+    if request.method not in ("POST", "PUT", "PATCH"):
+        return BundleEntry(index, full_url, request)
+    body = body_of(value, text, index, links)
+    new = (links.target(full_url) or "").partition("/")[2] if full_url else ""
+    if request.method == "PATCH":
+        try:
+            request = with_patch(request, body, full_url, links)
+            await patch.require_valid(request.headers["content-type"], request.body, service)
+            patch.read(request.headers["content-type"], request.body, request.path[0])
+        except Problem as problem:
+            raise with_entry_index(problem, index) from None
+        id = request.path[1] if len(request.path) > 1 else new or service.new_id()
+        return BundleEntry(index, full_url, request, id=id, patch=request.body)
+    try:
+        draft = await service.parser.draft(body, request.path[0], base=service.base, conditional=True)
+    except Problem as problem:
+        raise with_entry_index(problem, index) from None
+    if request.method == "PUT" and len(request.path) > 1:
+        if draft.id != request.path[1]:
+            raise with_entry_index(Problem("invalid", "The resource's id differs from the id in request.url."), index)
+        return BundleEntry(index, full_url, request, draft, request.path[1])
+    if request.method == "PUT" and draft.id is not None:
+        return BundleEntry(index, full_url, request, draft, draft.id)
+    return BundleEntry(index, full_url, request, draft, new or service.new_id())
+
+
+def body_of(value: Any, text: bytes, index: int, links: BundleLinks) -> bytes:
+    """The JSON text of an entry's resource with its links resolved.  Raises Problem with the entry's index."""
+    try:
+        body = jsontext.members(text).get("resource", b"")
+        if not body:
+            raise Problem("invalid", "An entry with POST, PUT or PATCH requires a resource.")
+        if b"\\" in body and not has_readable_references(body, jsontext.parse(body)):
+            body = jsontext.unescape(body)
+        return links.rewrite(body, value.get("fullUrl", ""))
+    except Problem as problem:
+        raise with_entry_index(problem, index) from None
+
+
+def with_patch(request: Request, body: bytes, full_url: str, links: BundleLinks) -> Request:
+    """The request of an entry with the patch in its resource as body, with its links resolved.  Raises Problem ``invalid``."""
+    content_type, text = patch.of_entry(jsontext.parse(body), body)
+    if content_type == patch.JSON_PATCH:
+        text = _with_links(text, full_url, links)
+    return msgspec.structs.replace(request, headers={**request.headers, "content-type": content_type}, body=text)
+
+
+def _with_links(text: bytes, full_url: str, links: BundleLinks) -> bytes:
+    """A JSON Patch with the references in its values resolved."""
+    value, text = jsontext.parse_compact(text)
+    if not isinstance(value, list):
+        return text
+    if not has_readable_references(text, value):
+        text = jsontext.unescape(text)
+    changed: dict[jsontext.Path, bytes] = {}
+    for number, item in enumerate(value):
+        link = item.get("value") if isinstance(item, dict) and str(item.get("path", "")).endswith("/reference") else None
+        if isinstance(link, str) and (new := links.resolve(link, full_url)) is not None:
+            changed[number, "value"] = json.dumps(new, ensure_ascii=False).encode()
+    return jsontext.replace_values(links.rewrite(text, full_url), changed)
