@@ -27,16 +27,21 @@ class _Started(msgspec.Struct, frozen=True):
     started: int
 
 
-async def extend(store: Store, key: str, now: int, interval: int = INTERVAL) -> None:
-    """Let an open session lapse later, unless that was done less than ``interval`` microseconds ago.  Revives none that has ended."""
+async def extend(store: Store, key: str, now: int, interval: int = INTERVAL) -> int:
+    """Let an open session lapse later, unless that was done less than ``interval`` microseconds ago.  Revives none that has ended.
+
+    Returns the instant from which it is to be done again.
+    """
     values = store.key_values
     seen, text = await values.get(SESSION_SEEN, key, now), await values.get(SESSION, key, now)
     if seen is None or text is None:
-        return
-    lapses = min(now + SESSION_IDLE, msgspec.json.decode(text, type=_Started).started + SESSION_LIFE)
-    if lapses > int(seen or 0) and (lapses - int(seen or 0) >= interval or lapses < now + SESSION_IDLE):
-        # Fails if another request has done it, or the session ended.
+        return now + interval
+    before, lapses = int(seen or 0), min(now + SESSION_IDLE, msgspec.json.decode(text, type=_Started).started + SESSION_LIFE)
+    if now < before - SESSION_IDLE + interval:
+        return before - SESSION_IDLE + interval
+    if lapses > before:  # fails if another request has done it, or the session ended
         await values.replace_value(SESSION_SEEN, key, seen, str(lapses).encode(), lapses)
+    return now + interval
 
 
 class AppUse:
@@ -44,17 +49,17 @@ class AppUse:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._noted: OrderedDict[str, int] = OrderedDict()
+        self._next: OrderedDict[str, int] = OrderedDict()
 
     async def note(self, key: str, now: int) -> None:
         """A request used a token that ends with the session of this key ("": with none).  It is answered whether this succeeds or not."""
-        if not key or now < self._noted.get(key, 0) + INTERVAL:
+        if not key or now < self._next.get(key, 0):
             return
-        self._noted[key] = now
-        self._noted.move_to_end(key)
-        if len(self._noted) > _MOST:
-            self._noted.popitem(last=False)
+        self._next[key] = now + INTERVAL  # first: parallel requests need not look, too
+        self._next.move_to_end(key)
+        if len(self._next) > _MOST:
+            self._next.popitem(last=False)
         try:
-            await extend(self._store, key, now)
+            self._next[key] = await extend(self._store, key, now)
         except Problem:  # the store is busy; the next request tries again
-            self._noted.pop(key, None)
+            self._next.pop(key, None)
