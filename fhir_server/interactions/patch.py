@@ -156,7 +156,10 @@ async def patch_in(
     write_rights.require_writable(view, draft, "u")
     draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     await context.tx.prefetch(draft.local_targets(service.base))
-    return await write.replace_in(context, request, service, draft, current, bundle)
+    response = await write.replace_in(context, request, service, draft, current, bundle)
+    if await view.read_for_write(type, id, "r") is None:
+        return Response(response.status, headers=response.headers)  # what the caller did not send needs a scope to read
+    return response
 
 
 async def conditional_patch_in(

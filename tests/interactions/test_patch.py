@@ -199,6 +199,16 @@ def test_patch_needs_the_scope_to_update(served: Served, scope: str, status: int
     assert patched(served, "alone", "Observation/scoped", op("test", "/status", value="final"), token=token)[0] == status
 
 
+@KINDS
+def test_answer_holds_the_resource_only_for_a_scope_to_read(served: Served, kind: str) -> None:
+    put(served, observation("unread"))
+    change = op("test", "/status", value="final")
+    assert patched(served, kind, "Observation/unread", change, token=served.token(scope="system/Observation.u")) == (200, {})
+    narrow = served.token(scope="system/Observation.u system/Observation.r?status=amended")
+    assert patched(served, kind, "Observation/unread", change, token=narrow) == (200, {})
+    assert patched(served, kind, "Observation/unread", op("replace", "/status", value="amended"), token=narrow)[1]["id"] == "unread"
+
+
 # What a caller who sees only a part of the row can do: results of a report are visible as far as their observations are.
 
 
