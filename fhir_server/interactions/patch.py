@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from fhir_server import jsontext
 from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
@@ -100,6 +102,8 @@ async def _patch(request: Request, service: Service, audit: AuditContext, patch_
 async def require_valid(content_type: str, body: bytes, service: Service) -> None:
     """Require that the Parameters of a FHIRPath Patch are a valid resource.  Raises Problem ``invalid`` or ``too_large``."""
     if media_type(content_type) in JSON_TYPES:
+        if _resource_type(body) != "Parameters":
+            raise Problem("invalid", f"A patch in {FHIR_JSON} is a FHIRPath Patch, in Parameters; JSON Patch is {JSON_PATCH}.")
         await service.parser.draft(body, "Parameters", base=service.base)
 
 
@@ -156,7 +160,10 @@ async def patch_in(
     write_rights.require_writable(view, draft, "u")
     draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     await context.tx.prefetch(draft.local_targets(service.base))
-    return await write.replace_in(context, request, service, draft, current, bundle)
+    response = await write.replace_in(context, request, service, draft, current, bundle)
+    if await view.read_for_write(type, id, "r") is None:
+        return Response(response.status, headers=response.headers)  # what the caller did not send needs a scope to read
+    return response
 
 
 async def conditional_patch_in(
@@ -174,6 +181,13 @@ async def conditional_patch_in(
     if existing is None:
         raise Problem("not_found", "The criteria match no resource.")
     return await patch_in(context, conditional_write.about(request, type, existing.id), service, applies, drafts, bundle)
+
+
+def _resource_type(body: bytes) -> Any:
+    try:
+        return jsontext.parse(jsontext.members(body).get("resourceType", b"null"))
+    except (msgspec.DecodeError, Problem):
+        return None
 
 
 def _with_safe_narrative(text: bytes, before: bytes) -> bytes:

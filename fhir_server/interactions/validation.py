@@ -128,25 +128,29 @@ def _question(request: Request) -> _Question:
     """What the body asks.  Raises Problem ``invalid`` for Parameters that R4 does not define for the operation."""
     if not request.body:
         raise Problem("invalid", "The operation needs a resource, or Parameters.")
+    in_url = [pair for pair in request.query if pair[0] not in ("_format", "_pretty")]
     try:
         members = jsontext.members(request.body)
         is_parameters = jsontext.parse(members.get("resourceType", b"null")) == "Parameters"
         given = [jsontext.members(text) for text in jsontext.items(members.get("parameter", b"[]"))] if is_parameters else []
         names = [jsontext.parse(parameter.get("name", b"null")) for parameter in given]
     except (msgspec.DecodeError, Problem):
-        return _Question(request.body)  # the parser says what is wrong
-    if not is_parameters or (request.path[0] == "Parameters" and "resource" not in names):
-        return _Question(request.body)
-    if len(set(map(str, names))) < len(names) or not set(map(str, names)) <= set(_PARAMETERS):
+        is_parameters, given, names = False, [], []  # the parser says what is wrong
+    resource: bytes | None = request.body
+    texts = dict(in_url)
+    sent = [name for name, _ in in_url]
+    if is_parameters and (request.path[0] != "Parameters" or "resource" in names):
+        parameters = dict(zip(map(str, names), given, strict=True))
+        resource = parameters.get("resource", {}).get("resource")
+        texts |= {name: _text(parameter) for name, parameter in parameters.items() if name != "resource"}
+        sent += map(str, names)
+        if resource is None and ("resource" in names or len(request.path) != 3):
+            raise Problem("invalid", "The parameter resource is missing, or has no resource.")
+    if len(set(sent)) < len(sent) or not set(sent) <= set(_PARAMETERS):
         raise Problem("invalid", f"The operation takes the parameters {', '.join(_PARAMETERS)}, each once.")
-    parameters = dict(zip(map(str, names), given, strict=True))
-    resource = parameters.get("resource", {}).get("resource")
-    mode, profile = (_text(parameters.get(name, {})) for name in ("mode", "profile"))
-    if mode not in ("", *_MODES) or ("mode" in names and not mode) or ("profile" in names and not profile):
+    if texts.get("mode", "create") not in _MODES or texts.get("profile", "x") == "" or "resource" in texts:
         raise Problem("invalid", f"mode is one of {', '.join(_MODES)}; profile is a URL.")
-    if resource is None and ("resource" in names or len(request.path) != 3):
-        raise Problem("invalid", "The parameter resource is missing, or has no resource.")
-    return _Question(resource, mode, profile)
+    return _Question(resource, texts.get("mode", ""), texts.get("profile", ""))
 
 
 def _text(parameter: dict[str, bytes]) -> str:

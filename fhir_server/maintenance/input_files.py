@@ -114,7 +114,7 @@ def _bundle_items(bundle: dict[str, Any], text: bytes, key: bytes, digest: bytes
     texts = jsontext.items(jsontext.members(text).get("entry", b"[]"))
     entries = list(zip(bundle.get("entry", []), texts, strict=True))
     ids = [_choose_id(entry, index, key, digest) for index, (entry, _) in enumerate(entries)]
-    problems = [_add(links, entry, id) for (entry, _), id in zip(entries, ids, strict=True)]
+    problems = [_unsuitable(entry) or _add(links, entry, id) for (entry, _), id in zip(entries, ids, strict=True)]
     for index, ((entry, entry_text), id, problem) in enumerate(zip(entries, ids, problems, strict=True)):
         resource = jsontext.members(entry_text).get("resource", b"")
         if not has_readable_references(resource, entry.get("resource")):
@@ -124,6 +124,14 @@ def _bundle_items(bundle: dict[str, Any], text: bytes, key: bytes, digest: bytes
         except Problem as unresolved:
             item = Item(f"entry {index}", id, resource, unresolved)
         yield item
+
+
+def _unsuitable(entry: Any) -> Problem | None:
+    """The Problem of an entry that is a patch or a conditional update: its resource would be stored as something else."""
+    request = entry.get("request", {}) if isinstance(entry, dict) else {}
+    if request.get("method") == "PATCH" or (request.get("method") == "PUT" and "?" in str(request.get("url", ""))):
+        return Problem("invalid", "Patches and conditional updates cannot be loaded; send them to the server.")
+    return None
 
 
 def _add(links: BundleLinks, entry: Any, id: str) -> Problem | None:

@@ -11,7 +11,7 @@ from typing import Final
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LITERALS: Final = frozenset({"metadata", "_search", "_history", ".well-known", "smart-configuration"})
 _PLACES: Final = ("{type}", "{id}", "{operation}", "{version}")
-_OF_TYPE: Final = {"GET": "search-type", "POST": "create", "PUT": "update", "DELETE": "delete"}
+_OF_TYPE: Final = {"GET": "search-type", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _OF_INSTANCE: Final = {"GET": "read", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 

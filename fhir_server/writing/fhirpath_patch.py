@@ -41,9 +41,9 @@ class Operation:
 def parse(text: bytes, type: str) -> list[Operation]:
     """The operations of a valid Parameters resource on a resource of ``type``.  Raises Problem ``invalid``."""
     value, text = jsontext.parse_compact(text)
-    if not isinstance(value, dict) or value.get("resourceType") != "Parameters" or not value.get("parameter"):
+    if not isinstance(value, dict) or value.get("resourceType") != "Parameters":
         raise Problem("invalid", "A FHIRPath Patch is a Parameters resource of operations.")
-    parameters = jsontext.items(jsontext.members(text)["parameter"])
+    parameters = jsontext.items(jsontext.members(text).get("parameter", b"[]"))
     if len(parameters) > MAX_OPERATIONS:
         raise Problem("invalid", f"A FHIRPath Patch has at most {MAX_OPERATIONS} operations.")
     return [_operation(number, each, type) for number, each in enumerate(parameters)]

@@ -276,7 +276,7 @@ def entry(chance: Chance) -> Any:
     urn = f"urn:uuid:9d1c1c5c-0000-4000-8000-00000000000{chance.randint(0, 5)}"
     other = f"urn:uuid:9d1c1c5c-0000-4000-8000-00000000000{chance.randint(0, 5)}"
     url = chance.choice((
-        "Observation", "Observation/hostile", "Patient?_id=adult", "Observation/hostile/_history/1", "Observation/$validate",
+        "Observation", "Observation/hostile", "Patient?_id=hostile", "Observation/hostile/_history/1", "Observation/$validate",
         "Observation?status=final", "", "?", "Nope/x",
         "Patient/adult/$everything", "$export", "http://elsewhere.example/Patient", "//x/y", "Patient/adult#x", "metadata", "",
         chance.text()[:3000],

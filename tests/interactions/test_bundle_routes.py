@@ -138,7 +138,7 @@ def servers() -> Iterator[Servers]:
 
 
 # What stands alone and is refused in a Bundle; it is never something else there.
-ONLY_ALONE = ("$meta-add", "$meta-delete", "_search", "$export", "metadata")
+ONLY_ALONE = ("$meta-add", "$meta-delete", "$validate", "_search", "$export", "metadata")
 
 
 def differences(servers: Servers, seed: int, draws: int) -> list[str]:

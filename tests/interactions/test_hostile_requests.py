@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from fhir_server.search import result_parameters
-from tests.interactions.hostile_requests import KINDS, Chance, Hostile
+from tests.interactions import hostile_requests
+from tests.interactions.hostile_changes import changes
+from tests.interactions.hostile_requests import Chance, Hostile
 from tests.served import Served, store_url
 
+KINDS = {**hostile_requests.KINDS, "changes": changes}
 SEEDS = (2026, 1130)
 EACH = 1000  # requests of each seed; `make test-all` sends LONG
 LONG = 30_000

@@ -162,7 +162,8 @@ def test_refused_writes_store_nothing(served: Served, feed: str, stored: int) ->
     [
         ("GET", "Nothing/x", {}, 404),
         ("PUT", "", {}, 405),
-        ("PATCH", "Observation/x", {}, 405),
+        ("PATCH", "Observation/x/_history", {}, 405),
+        ("PATCH", "Observation/x", {"content-type": "application/xml-patch+xml"}, 415),
         ("GET", "Observation?_format=xml", {}, 406),
         ("GET", "Observation", {"accept": "application/fhir+xml"}, 406),
         ("POST", "Observation", {"content-type": "application/fhir+xml"}, 415),

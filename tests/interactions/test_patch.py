@@ -132,7 +132,16 @@ def test_other_formats_are_refused_and_the_taken_ones_named(served: Served, cont
     assert in_bundle.status in (400, 415)
     options = served.request(None, "OPTIONS", "Observation/formats")
     assert options.headers["accept-patch"] == ", ".join(patch.FORMATS) and "PATCH" in options.headers["access-control-allow-methods"]
-    assert served.get(None, "metadata").json["patchFormat"] == list(patch.FORMATS)
+    statement = served.get(None, "metadata").json
+    assert statement["patchFormat"] == list(patch.FORMATS)
+    assert {"code": "patch"} in statement["rest"][0]["resource"][0]["interaction"]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"", b"{}", b'{"resourceType":"Observation"}', b"[", b'"x"', b'{"resourceType":"Parameters"}{'])
+def test_body_in_fhir_format_that_is_no_patch_is_refused(served: Served, body: bytes) -> None:
+    put(served, observation("formats"))
+    answer = served.request(served.token(), "PATCH", "Observation/formats", body=body, headers={"content-type": "application/fhir+json"})
+    assert (answer.status, b"Parameters" in answer.body or b"well-formed" in answer.body) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +206,16 @@ def test_patch_needs_the_scope_to_update(served: Served, scope: str, status: int
     put(served, observation("scoped"))
     token = served.token(scope=f"system/Observation.{scope}")
     assert patched(served, "alone", "Observation/scoped", op("test", "/status", value="final"), token=token)[0] == status
+
+
+@KINDS
+def test_answer_holds_the_resource_only_for_a_scope_to_read(served: Served, kind: str) -> None:
+    put(served, observation("unread"))
+    change = op("test", "/status", value="final")
+    assert patched(served, kind, "Observation/unread", change, token=served.token(scope="system/Observation.u")) == (200, {})
+    narrow = served.token(scope="system/Observation.u system/Observation.r?status=amended")
+    assert patched(served, kind, "Observation/unread", change, token=narrow) == (200, {})
+    assert patched(served, kind, "Observation/unread", op("replace", "/status", value="amended"), token=narrow)[1]["id"] == "unread"
 
 
 # What a caller who sees only a part of the row can do: results of a report are visible as far as their observations are.

@@ -91,6 +91,18 @@ def test_parameters_that_ask_nothing_are_refused(served: Served, body: Any) -> N
     assert served.request(served.token(), "POST", "Patient/$validate", body=body, headers=headers).status == 400
 
 
+def test_mode_and_profile_may_be_in_the_url(served: Served) -> None:
+    patient = {"resourceType": "Patient"}
+    assert issues(served, f"Patient/$validate?profile={PROFILE}&_format=json", patient) == [("error", "not-supported")]
+    clinician = served.token("demo-public", "user/*.cruds", "clinician")
+    stranger = observation(id="stranger")
+    assert issues(served, "Observation/$validate?mode=update", stranger, clinician)[0] == ("error", "not-found")
+    for query in ("mode=colour", "profile=", "colour=red", "mode=create&mode=update", "resource=x", "mode="):
+        assert served.request(served.token(), "POST", f"Patient/$validate?{query}", body=patient).status == 400
+    twice = parameters(patient, mode="create")
+    assert served.request(served.token(), "POST", "Patient/$validate?mode=create", body=twice).status == 400
+
+
 def test_modes_say_what_the_caller_may_not_do(served: Served) -> None:
     clinician = served.token("demo-public", "user/*.cruds", "clinician")
     adult = served.app_token("adult", "adult")

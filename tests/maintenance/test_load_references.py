@@ -266,3 +266,16 @@ def test_doctor_reports_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "references  all can be read" in CliRunner().invoke(main, ["doctor"]).output
     monkeypatch.setattr("fhir_server.maintenance.examination.unreadable_references", unreadable)
     assert "references  2 resources" in CliRunner().invoke(main, ["doctor"]).output
+
+
+@pytest.mark.parametrize("kind", ["transaction", "batch"])
+def test_patches_and_conditional_updates_are_rejected_and_not_stored_as_something_else(empty: Served, tmp_path: Path, kind: str) -> None:
+    wrong = (
+        {"resource": {"resourceType": "Parameters"}, "request": {"method": "PATCH", "url": "Patient/p"}},
+        {"resource": {"resourceType": "Patient", "id": "p"}, "request": {"method": "PUT", "url": "Patient?identifier=x"}},
+    )
+    for number, one in enumerate(wrong):
+        report = empty.load(file(tmp_path, f"{number}.json", kind, one, GOOD))
+        assert "cannot be loaded" in reasons(report)[0] and len(report.rejects) == (2 if kind == "transaction" else 1)
+    count = empty.get(empty.token(), "Patient?_summary=count").json["total"]
+    assert (count, empty.get(empty.token(), "Parameters?_summary=count").json["total"]) == (0 if kind == "transaction" else 2, 0)

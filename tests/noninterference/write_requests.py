@@ -166,6 +166,11 @@ class Writes:
 
     def patch(self) -> Ask:
         """Patch a hidden or visible row, also by criteria: tests, copies and removes what may be hidden in it."""
+        edits = [edit for secret in self._case.secrets for side in secret.edits for edit in side if edit[1] != "meta"]
+        own = [edit for edit in edits if edit[0].startswith(("Appointment/", "Account/"))] or edits
+        if own and self._random.random() < 0.6:
+            name, element, value = self._pick(*own)
+            return self._patch_of_hidden_part(name, element, value)
         ask = self.update()
         name, drawn = ask.path, json.loads(ask.body)
         elements = [name for name in drawn if name not in ("resourceType", "id", "meta")] + ["description", "comment", "reasonCode", "text"]
@@ -186,11 +191,28 @@ class Writes:
         kind, body = ("content-type", "application/json-patch+json"), json.dumps(operations).encode()
         if self._random.random() < 0.4:
             kind, body = JSON_TYPE, text_of(self._fhirpath_patch(name.partition("/")[0], elements))
-        match = tuple(header for header in ask.headers if header[0] == "if-match")
+        match = tuple(header for header in ask.headers if header[0] == "if-match" and self._random.random() < 0.3)
         if self._random.random() < 0.2:
             type = name.partition("/")[0]
             return Ask("patch", "PATCH", type, self._described(name), (kind, *match), body)
         return Ask("patch", "PATCH", name, "", (kind, *match), body)
+
+    def _patch_of_hidden_part(self, name: str, element: str, value: Any) -> Ask:
+        """Test, copy or remove what is hidden in a visible row."""
+        if self._random.random() < 0.3:
+            type = name.partition("/")[0]
+            body = text_of(self._fhirpath_patch(type, [element]))
+            return Ask("patch", "PATCH", name, "", (JSON_TYPE,), body)
+        place = f"/{element}"
+        operations: list[dict[str, Any]] = self._pick(
+            [{"op": "test", "path": place, "value": value}],
+            [{"op": "test", "path": place, "value": value}, {"op": "add", "path": "/language", "value": "en"}],
+            [{"op": "copy", "from": place, "path": place}],
+            [{"op": "remove", "path": place}],
+            [{"op": "replace", "path": place, "value": value}],
+        )
+        header = ("content-type", "application/json-patch+json")
+        return Ask("patch", "PATCH", name, "", (header,), json.dumps(operations).encode())
 
     def _fhirpath_patch(self, type: str, elements: list[str]) -> dict[str, Any]:
         path = f"{type}.{self._pick(*elements)}"
