@@ -109,8 +109,7 @@ def _refusal(check: Any) -> tuple[Issue, ...]:
 
 async def _unresolved(view: View, draft: Draft, service: Service) -> list[Issue]:
     """One issue for each reference to this server whose target the caller does not see."""
-    targets = draft.local_targets(service.base) - {f"Patient/{patient}" for patient in view.permissions.patients or ()}
-    missing = targets - await view.visible_targets(targets) if targets else targets
+    missing = await write_rights.unresolved(view, draft.local_targets(service.base))
     places: dict[str, list[str]] = {}
     for found in found_references(draft.value, draft.type) if missing else ():
         reference = parse_reference(found.text)

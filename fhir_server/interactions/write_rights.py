@@ -66,11 +66,19 @@ async def require_visible(view: View, targets: frozenset[str]) -> None:
 
     Raises Problem ``unprocessable``, with the same text for hidden and absent targets.
     """
-    # A token without read scopes can write into its own patient's record.
-    wanted = targets - {f"Patient/{patient}" for patient in view.permissions.patients or ()}
-    missing = wanted - await view.visible_targets(wanted) if wanted else wanted
-    if missing:
+    if missing := await unresolved(view, targets):
         raise Problem("unprocessable", f"The reference {min(missing)} does not resolve.")
+
+
+async def unresolved(view: View, targets: frozenset[str]) -> frozenset[str]:
+    """Those of these ``Type/id`` that the caller cannot see.
+
+    A token without read scopes can write into its own patient's record, and in the name of its own person, which the server itself
+    puts into what the person says.
+    """
+    permissions = view.permissions
+    wanted = targets - {f"Patient/{patient}" for patient in permissions.patients or ()} - permissions.names
+    return wanted - await view.visible_targets(wanted) if wanted else wanted
 
 
 def present_targets(visible: VisibleVersion | None) -> frozenset[str]:

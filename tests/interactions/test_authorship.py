@@ -64,6 +64,26 @@ def in_bundle(served: Served, token: str, kind: str, body: dict[str, Any], **req
     return int(response["status"]), response.get("outcome", {})
 
 
+@pytest.mark.parametrize("user", ME)
+def test_app_without_scopes_to_read_people_writes_what_its_person_says(served: Served, user: str) -> None:
+    """The server itself names the person, whatever the app may read."""
+    token = served.app_token(user, RECORD[user], "patient/Observation.c")
+    answer = served.request(token, "POST", "Observation", body=reading(user))
+    assert answer.status == 201, answer.body
+    stored = served.get(served.token(), f"Observation/{answer.headers['location'].split('/')[-3]}").json
+    assert [one["reference"] for one in stored["performer"]] == [ME[user]]
+    hidden = reading(user, performer=[ref(ME[user])], encounter=ref("Encounter/adult-annual-visit"))
+    assert served.request(token, "POST", "Observation", body=hidden).status == 422  # the control: what the app may not see
+
+
+def test_app_without_scopes_to_read_people_signs_for_its_clinician(served: Served) -> None:
+    token = served.token("demo-confidential", "user/Observation.c", "clinician")
+    signed = reading("adult", performer=[ref("Practitioner/dr-rivera")])
+    assert served.request(token, "POST", "Observation", body=signed).status == 201
+    other = signed | {"encounter": ref("Encounter/adult-annual-visit")}
+    assert served.request(token, "POST", "Observation", body=other).status == 422
+
+
 OTHERS = [
     ref("Practitioner/dr-rivera"),
     ref("Practitioner/dr-rivera", display="Dr. Rivera"),
