@@ -4,13 +4,19 @@ A *row* is a stored resource; its *entries* are the typed values that search par
 a visibility class. A condition is always evaluated within a clause (see :mod:`fhir_server.search.visibility`): only entries whose class
 the clause admits exist for it. ``Not`` therefore means "no admitted entry ..." and discloses nothing about hidden entries.
 
+A *step* (:class:`RefersToMatch`, :class:`ReferredBy`) leads to rows of another type. It has the Visibility of that type, and only what
+this admits exists for it. A step without one admits nothing; the View fills it in (:mod:`fhir_server.search.steps`).
+
 :mod:`fhir_server.search.match` defines the meaning; stores translate the language. An unknown node is an error and never "true".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fhir_server.search.visibility import Visibility
 
 Prefix = Literal["eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"]
 
@@ -116,7 +122,28 @@ class Not:
     part: Filter
 
 
-Filter = Has | Present | IdIs | OfPatient | AllOf | AnyOf | Not
+@dataclass(frozen=True, slots=True)
+class RefersToMatch:
+    """Some admitted entry of reference parameter ``param`` names a row of ``type`` that ``visibility`` admits and that meets ``where``."""
+
+    param: str
+    type: str
+    where: Filter
+    visibility: Visibility | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferredBy:
+    """Some row of ``type`` that ``visibility`` admits meets ``where`` and names this row by an admitted entry of reference ``param``."""
+
+    type: str
+    param: str
+    where: Filter
+    visibility: Visibility | None = None
+
+
+Step = RefersToMatch | ReferredBy
+Filter = Has | Present | IdIs | OfPatient | AllOf | AnyOf | Not | RefersToMatch | ReferredBy
 
 EVERYTHING = AllOf(())
 NOTHING = AnyOf(())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cmp_to_key
-from typing import Any
+from typing import Any, Protocol
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import (
@@ -23,7 +23,9 @@ from fhir_server.search.filters import (
     Predicate,
     Present,
     QuantityIs,
+    ReferredBy,
     RefersTo,
+    RefersToMatch,
     TextIs,
     TokenIs,
 )
@@ -35,8 +37,21 @@ Classes = frozenset[int]
 _KIND: dict[type, str] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
 
 
-def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
-    """Whether the row matches the condition if only entries of these classes exist.  Raises TypeError for an unknown node."""
+class OtherRows(Protocol):
+    """The rows, visible or not, to which the steps of a condition lead."""
+
+    def named(self, name: str) -> SearchableRow | None:
+        """The row with this name (``Type/id``)."""
+
+    def of_type(self, type: str) -> Iterable[SearchableRow]:
+        """All rows of this type."""
+
+
+def matches(filter: Filter, row: SearchableRow, classes: Classes, others: OtherRows | None = None) -> bool:
+    """Whether the row matches the condition if only entries of these classes exist.
+
+    Raises TypeError for an unknown node, and for a step without ``others``.
+    """
     match filter:
         case Has(param, test):
             kind = _KIND.get(type(test))
@@ -50,17 +65,33 @@ def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
         case OfPatient(patients):
             return not patients.isdisjoint(row.patients)
         case AllOf(parts):
-            return all(_each(parts, row, classes))
+            return all(_each(parts, row, classes, others))
         case AnyOf(parts):
-            return any(_each(parts, row, classes))
+            return any(_each(parts, row, classes, others))
         case Not(part):
-            return not matches(part, row, classes)
+            return not matches(part, row, classes, others)
+        case RefersToMatch() if others is not None:
+            return any(_names_match(filter, entry, others) for entry in _entries(row, filter.param, classes))
+        case ReferredBy() if others is not None:
+            return any(_refers_and_matches(filter, other, f"{row.type}/{row.id}", others) for other in others.of_type(filter.type))
     raise TypeError(f"not a condition: {filter!r}")
 
 
-def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes) -> list[bool]:
+def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes, others: OtherRows | None) -> list[bool]:
     # No short circuit: an unknown node must raise even if another part decides.
-    return [matches(part, row, classes) for part in parts]
+    return [matches(part, row, classes, others) for part in parts]
+
+
+def _names_match(step: RefersToMatch, entry: Entry, others: OtherRows) -> bool:
+    name = str(entry.value[0]) if entry.kind == "reference" else ""
+    other = others.named(name) if name.startswith(step.type + "/") else None
+    return other is not None and step.visibility is not None and matches_visible(step.visibility, other, step.where, others)
+
+
+def _refers_and_matches(step: ReferredBy, other: SearchableRow, name: str, others: OtherRows) -> bool:
+    visibility = step.visibility or Visibility()
+    refers = Has(step.param, RefersTo(frozenset({name})))
+    return matches_visible(visibility, other, AllOf((refers, step.where)), others)
 
 
 def is_visible(visibility: Visibility, row: SearchableRow) -> bool:
@@ -68,9 +99,9 @@ def is_visible(visibility: Visibility, row: SearchableRow) -> bool:
     return any(_clause_admits(clause, visibility.now, row) for clause in visibility.clauses)
 
 
-def matches_visible(visibility: Visibility, row: SearchableRow, where: Filter) -> bool:
+def matches_visible(visibility: Visibility, row: SearchableRow, where: Filter, others: OtherRows | None = None) -> bool:
     """Whether some clause admits the row and ``where`` matches what the same clause admits of it."""
-    return any(_clause_admits(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
+    return any(_clause_admits(clause, visibility.now, row) and matches(where, row, clause.classes, others) for clause in visibility.clauses)
 
 
 def search(
@@ -82,12 +113,13 @@ def search(
     sort: tuple[SortKey, ...] = (),
     limit: int | None = None,
     after: Position | None = None,
+    others: OtherRows | None = None,
 ) -> tuple[SearchableRow, ...]:
     """The matching rows of ``type``, ordered by ``sort``, then by place, then as in ``rows``.
 
     If the visibility is limited to patients, the place is only the time of storing: the first patient of a row may be hidden.
     ``after`` selects the rows after that position: greater sort values or, with equal ones, a later place. Raises Problem ``invalid``
-    if the row of the position is deleted or not visible (any longer).
+    if the row of the position is deleted or not visible (any longer).  ``others``: the rows to which steps of ``where`` lead.
     """
     numbers = {row.id: number for number, row in enumerate(rows) if row.type == type}
     compare = comparison(sort)
@@ -98,7 +130,7 @@ def search(
     items = [
         (sort_values(sort, visibility, rows[number]), place(number))
         for number in numbers.values()
-        if matches_visible(visibility, rows[number], where)
+        if matches_visible(visibility, rows[number], where, others)
     ]
     if after is not None:
         number = numbers.get(after.id)

@@ -6,11 +6,12 @@ Search values are mostly those of hidden rows and elements (:class:`Probes`), th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from fhir_server.search import index
 from tests.noninterference.case_generator import Case
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
@@ -38,6 +39,25 @@ class Capability:
         self.compartments = frozenset(type for type in resources if type[0].lower() + type[1:] in compartments)
 
 
+class Way(NamedTuple):
+    """A step of a chain to ``type`` by reference ``param`` or, if it is reverse, of ``_has`` by that type's ``param``."""
+
+    type: str
+    param: str
+    is_reverse: bool
+
+
+def _ways(type: str, types: tuple[str, ...]) -> Iterator[Way]:
+    """The steps from one type to these types."""
+    for code, parameter in index.parameters(type).items():
+        if parameter.definition.kind == "reference":
+            yield from (Way(target, code, False) for target in types if target in parameter.targets)
+    for source in types:
+        for code, parameter in index.parameters(source).items():
+            if parameter.definition.kind == "reference" and type in parameter.targets:
+                yield Way(source, code, True)
+
+
 class Asker(Writes):
     """Generates the requests for a case."""
 
@@ -49,12 +69,20 @@ class Asker(Writes):
         self._types = tuple(sorted({name.partition("/")[0] for name in (*self._probes.hidden_ids, *self._probes.shown_ids)}))
         self._patient = case.caller.patient or "teen"
         self._compartments = capability.compartments
+        self._steps = {type: tuple(_ways(type, self._types)) for type in capability.types}
+        # (type, parameter, type of the target) of references from visible rows to hidden ones, and from hidden rows
+        hidden = {(type, param, target.partition("/")[0]) for type, param, target in self._probes.pointers}
+        for (type, param), values in self._probes.hidden.items():
+            hidden |= {
+                (type, param, value.partition("/")[0]) for value in values if capability.params.get(type, {}).get(param) == "reference"
+            }
+        self._hidden_steps = hidden
 
     def draw(self, number: int) -> list[Ask]:
         """Return this number of random requests, from all request families."""
         menu: tuple[tuple[int, Callable[[], Ask]], ...] = (
-            (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted),
-            (5, self.posted), (4, self.several), (6, self.compartment),
+            (16, self.search), (10, self.chained), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude),
+            (4, self.counted), (5, self.posted), (4, self.several), (6, self.compartment),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
@@ -114,7 +142,9 @@ class Asker(Writes):
             return self._pick("2026", "2026-05", "2026-05-19", "2027-01-01")
         return self._pick("718-7", "final", "true", "A-100", "A-101", UNKNOWN)
 
-    def _criterion(self, type: str) -> tuple[str, str]:
+    def _criterion(self, type: str, depth: int = 0) -> tuple[str, str]:
+        if depth < 3 and self._random.random() < (0.12, 0.2, 0.1)[depth]:
+            return self._chained(type, depth)
         known = [param for kind, param in self._probes.hidden if kind == type]
         params = self._capability.params[type]
         if not params:
@@ -132,6 +162,26 @@ class Asker(Writes):
         if modifier == ":Patient" or modifier == ":Observation":
             values = [value.partition("/")[2] or value for value in values]
         return param + modifier, ",".join(values)
+
+    def _chained(self, type: str, depth: int = 0) -> tuple[str, str]:
+        """A chained parameter or ``_has``, of which the last step is mostly about hidden rows."""
+        ways = self._steps[type]
+        if not ways:
+            return self._criterion(type, 3)
+        near = [
+            way for way in ways if (way.type, way.param, type) in self._hidden_steps or (type, way.param, way.type) in self._hidden_steps
+        ]
+        way = self._pick(*near) if near and self._random.random() < 0.7 else self._pick(*ways)
+        name, value = self._criterion(way.type, depth + 1)
+        if way.is_reverse:
+            return f"_has:{way.type}:{way.param}:{name}", value
+        return f"{way.param}{self._pick(':' + way.type, ':' + way.type, '')}.{name}", value
+
+    def chained(self) -> Ask:
+        type = self._type()
+        pairs = [self._chained(type)] + ([self._criterion(type)] if self._random.random() < 0.2 else [])
+        shape = [("_summary", "count")] if self._random.random() < 0.2 else self._shape()
+        return Ask.get("chained", type, [*pairs, *shape])
 
     def _shape(self) -> list[tuple[str, str]]:
         """Return random result parameters: page size and total."""
@@ -275,6 +325,6 @@ class Asker(Writes):
             Ask("malformed", "POST", type, "", (JSON_TYPE,), b'{"resourceType":"%s"}' % type.encode()),
             Ask("malformed", "PATCH", self._name(), "", (JSON_TYPE,), b"[]"), Ask("malformed", "PATCH", type, "", (JSON_TYPE,), b"[]"),
             Ask("malformed", "GET", f"{self._name()}/$nothing"),
-            Ask("malformed", "GET", type, "subject.name=x"), Ask("malformed", "GET", type, "_has:Observation:patient:code=718-7"),
+            Ask("malformed", "GET", type, "subject.nothing=x"), Ask("malformed", "GET", type, "_has:Observation:patient=718-7"),
             Ask("malformed", "GET", "Nothing/1"), Ask("malformed", "GET", f"{self._name()}/_history/x"), Ask("malformed", "OPTIONS", type),
         )  # fmt: skip
