@@ -97,7 +97,7 @@ REFUSED = [
     ("Patient", "_has:Observation:patient:nothing", "no search parameter 'nothing'"),
     ("Patient", "_has:Observation:patient:" * (MAX_STEPS // 2) + "_has:Encounter:patient:status", "does not refer to 'Observation'"),
     ("Person", "link:Person." * (MAX_STEPS + 1) + "name", "at most 30 steps"),
-    ("List", "item.item.item.nothing", "at most 30 steps"),
+    ("Provenance", "target.subject.subject.nothing", "at most 30 steps"),
 ]
 
 

@@ -13,7 +13,8 @@ from fhir_server.errors import Problem
 from fhir_server.search.filters import AllOf, Filter, Present, ReferredBy, Step
 from fhir_server.search.limits import MAX_STEP_ROWS
 from fhir_server.search.visibility import Visibility
-from fhir_server.store.conditions import after_prefix, effective_clauses
+from fhir_server.store import conditions
+from fhir_server.store.conditions import after_prefix
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.translate import access_paths, either
 
@@ -35,7 +36,7 @@ class MongoSteps:
     async def referred_targets(self, step: ReferredBy, visibility: Visibility, prefix: str) -> Collection[str] | None:
         where = AllOf((step.where, Present(step.param, "reference")))
         found: set[str] = set()
-        for clause in effective_clauses(visibility):
+        for clause in conditions.effective_clauses(visibility):
             paths = access_paths(step.type, where, Visibility((clause,), visibility.now))
             if paths:
                 named = {"$gte": prefix, "$lt": after_prefix(prefix)}

@@ -33,7 +33,8 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
-from fhir_server.store.conditions import after_prefix, effective_clauses
+from fhir_server.store import conditions
+from fhir_server.store.conditions import after_prefix
 from fhir_server.store.sqlite.interning import AdmittedBands, Names
 from fhir_server.store.sqlite.rows import TABLES
 
@@ -188,7 +189,7 @@ class FilterTranslator:
 
     def _refers_to_match(self, param: str, target: FilterTranslator, where: Filter, visibility: Visibility, classes: frozenset[int]) -> Sql:
         number = parameter_number(self.type, param, "reference", self.names)
-        visible = either(*[target._meets(where, clause, visibility.now) for clause in effective_clauses(visibility)])
+        visible = either(*[target._meets(where, clause, visibility.now) for clause in conditions.effective_clauses(visibility)])
         if number is None or target.type_number is None or visible == FALSE:
             return FALSE
         prefix = target.type + "/"
@@ -201,7 +202,7 @@ class FilterTranslator:
     def _referred_by(self, source: FilterTranslator, param: str, where: Filter, visibility: Visibility) -> Sql:
         number = parameter_number(source.type, param, "reference", self.names)
         parts: list[Sql] = []
-        for clause in effective_clauses(visibility) if number is not None else ():
+        for clause in conditions.effective_clauses(visibility) if number is not None else ():
             bands = source.admitted_bands(clause).both
             met, met_args = source._meets(where, clause, visibility.now)
             if not bands or met == "0":
