@@ -1,4 +1,4 @@
-"""Parses chained parameters and ``_has`` (http://hl7.org/fhir/R4/search.html#chaining, http://hl7.org/fhir/R4/search.html#has).
+"""Parses chained parameters, ``_has`` and ``_list`` (http://hl7.org/fhir/R4/search.html#chaining, http://hl7.org/fhir/R4/search.html#has).
 
 ``subject:Patient.name``, ``subject.organization.name``, ``_has:Observation:patient:code``, each with steps of either kind inside.
 References are followed to resources of this server. A chain over a canonical, which names no resource, is refused, and so are
@@ -13,13 +13,17 @@ from typing import Final
 
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
+from fhir_server.resources.references import ID
+from fhir_server.search.composites import composites
+from fhir_server.search.escaping import split, unescape
 from fhir_server.search.expression import parse
-from fhir_server.search.filters import AnyOf, Filter, ReferredBy, RefersToMatch
+from fhir_server.search.filters import AnyOf, Filter, IdIs, ReferredBy, RefersToMatch
 from fhir_server.search.implied_systems import element_of
 from fhir_server.search.index import Parameter, parameters
 from fhir_server.search.limits import require_few_steps
 
 HAS: Final = "_has"
+LIST: Final = "_list"
 _NOT_FOLLOWED: Final = "AuditEvent"
 _NAMED: Final = 8  # types that an error names
 
@@ -48,6 +52,19 @@ def is_chained(name: str) -> bool:
     return "." in name or _code(name) == HAS
 
 
+def in_lists(type: str, value: str) -> Filter:
+    """The condition of ``_list``: rows that an entry of one of these Lists names (http://hl7.org/fhir/R4/search.html#list).
+
+    Raises ValueError that says what is wrong, NotInTypeError.
+    """
+    if type == _NOT_FOLLOWED:
+        raise NotInTypeError(f"{type} supports no {LIST}.")
+    ids = [unescape(text) for text in split(value, ",")]
+    if not all(ID.fullmatch(id) for id in ids):
+        raise ValueError("it must be the id of a List; lists such as $current-problems are not supported")
+    return ReferredBy("List", "item", IdIs(frozenset(ids)))
+
+
 def condition(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     """The condition of rows of ``type`` by a chained name.  Raises NotInTypeError and Problem ``invalid``."""
     if type == _NOT_FOLLOWED:
@@ -66,7 +83,7 @@ def _forward(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     steps: list[Filter] = []
     missing: NotInTypeError | None = None
     for target in types:
-        if not colon and _code(tail) not in (HAS, *parameters(target)):
+        if not colon and _code(tail) not in (HAS, LIST, *parameters(target), *composites(target)):
             continue
         count.add(len(params))
         try:

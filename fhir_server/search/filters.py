@@ -37,6 +37,17 @@ class RefersTo:
 
 
 @dataclass(frozen=True, slots=True)
+class UnderUrl:
+    """A uri that is this URL, or is below it: a path segment, a version (``|1.0``) or a fragment follows."""
+
+    url: str
+
+
+URL_ENDS = ("/", "|", "#")
+"""What separates a URL from what is below it."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextIs:
     """A string.  ``prefix`` and ``contains`` compare the folded value, ``exact`` the value as written."""
 
@@ -68,7 +79,7 @@ class QuantityIs:
     unit: str | None = None
 
 
-Predicate = TokenIs | RefersTo | TextIs | DateIs | QuantityIs
+Predicate = TokenIs | RefersTo | UnderUrl | TextIs | DateIs | QuantityIs
 
 
 @dataclass(frozen=True, slots=True)

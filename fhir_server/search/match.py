@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import (
+    URL_ENDS,
     AllOf,
     AnyOf,
     DateIs,
@@ -28,13 +29,21 @@ from fhir_server.search.filters import (
     RefersToMatch,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
 from fhir_server.search.rows import STALE_LINK, Entry, Position, Scalar, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
 
 Classes = frozenset[int]
 
-_KIND: dict[type, str] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
+_KIND: dict[type, str] = {
+    TokenIs: "token",
+    RefersTo: "reference",
+    UnderUrl: "reference",
+    TextIs: "string",
+    DateIs: "date",
+    QuantityIs: "quantity",
+}
 
 
 class OtherRows(Protocol):
@@ -166,6 +175,8 @@ def _passes(test: Predicate, entry: Entry) -> bool:
             return system in (None, entry.value[0]) and code in (None, entry.value[1])
         case RefersTo(targets):
             return entry.value[0] in targets
+        case UnderUrl(url):
+            return entry.value[0] == url or str(entry.value[0]).startswith(tuple(url + end for end in URL_ENDS))
         case TextIs(value, mode):
             folded, exact = str(entry.value[0]), entry.value[1]
             return exact == value if mode == "exact" else folded.startswith(value) if mode == "prefix" else value in folded

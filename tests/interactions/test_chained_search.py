@@ -174,6 +174,22 @@ def test_chain_leads_conditional_create_and_pages_and_sort(served: Served) -> No
     assert once.status == 200
 
 
+def test_list_shows_what_its_visible_entries_name(served: Served) -> None:
+    entries = [{"item": {"reference": f"Observation/{id}"}} for id in ("open", "held")] + [{"item": {"reference": "Encounter/visit"}}]
+    about = {"status": "current", "mode": "working", "subject": {"reference": "Patient/adult"}, "entry": entries}
+    feed = served.token()
+    assert served.request(feed, "PUT", "List/mine", body={"resourceType": "List", "id": "mine", **about}).status == 201
+    assert set(served.get(feed, "Observation?_list=mine").ids()) == {"open", "held"}
+    assert served.get(feed, "Encounter?_list=mine").ids() == ["visit"]
+    assert served.get(feed, "Observation?_list=never-was").ids() == []
+    own = _own(served)
+    expected = {"open"} if served.get(own, "List/mine").status == 200 else set()
+    assert set(served.get(own, "Observation?_list=mine").ids()) == expected
+    assert served.get(_own(served, "patient/Observation.rs"), "Observation?_list=mine").status == 403
+    assert served.request(feed, "DELETE", "List/mine").status == 204
+    assert served.get(feed, "Observation?_list=mine").ids() == []
+
+
 def test_conditional_reference_by_a_chain_is_resolved_by_load_and_transaction(served: Served) -> None:
     feed = served.token()
     row = _result("linked", "L", encounter={"reference": "Encounter?service-provider.identifier=urn:org|n"})

@@ -18,7 +18,7 @@ from tests.noninterference.probes import Probes
 from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
 
 _MODIFIERS = {
-    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in"),
+    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in", ":of-type"),
     "reference": ("", "", "", ":missing", ":Patient", ":Observation", ":identifier"),
     "string": ("", "", ":exact", ":contains", ":missing"),
     "uri": ("", "", ":below", ":missing"),
@@ -136,6 +136,11 @@ class Asker(Writes):
             return self._pick(*shown)
         if kind == "reference":
             return self._name()
+        if kind == "composite":
+            value = "value-concept" if "concept" in param else "value-date" if "date" in param else "value-quantity"
+            second = {"value-concept": "token", "value-date": "date"}.get(value, "quantity")
+            code = self._value(type, self._pick("code", "component-code"), "token")
+            return f"{code}${self._pick(*_PREFIXES) if second != 'token' else ''}{self._value(type, value, second)}"
         if kind in ("number", "quantity"):
             return self._pick("4", "5", "5.1", "13.5", "100")
         if kind == "date":
@@ -145,8 +150,8 @@ class Asker(Writes):
     def _criterion(self, type: str, depth: int = 0) -> tuple[str, str]:
         if depth < 3 and self._random.random() < (0.12, 0.2, 0.1)[depth]:
             return self._chained(type, depth)
-        known = [param for kind, param in self._probes.hidden if kind == type]
         params = self._capability.params[type]
+        known = [param for kind, param in self._probes.hidden if kind == type and param in params]
         if not params:
             return "_id", UNKNOWN
         param = self._pick(*known) if known and self._random.random() < 0.6 else self._pick(*params)
@@ -158,6 +163,9 @@ class Asker(Writes):
         modifier = self._pick(*_MODIFIERS.get(kind, ("",)))
         if modifier == ":missing":
             return param + modifier, self._pick("true", "false")
+        if modifier in (":of-type", ":identifier"):
+            known = (self._probes.hidden.get((type, param + modifier)), self._probes.shown.get((type, param + modifier)))
+            return param + modifier, self._pick(*(self._pick(*values) for values in known if values), f"s|c|{_UNKNOWN}")
         values = [self._value(type, param, kind) for _ in range(self._pick(1, 1, 1, 2))]
         if modifier == ":Patient" or modifier == ":Observation":
             values = [value.partition("/")[2] or value for value in values]
@@ -230,7 +238,7 @@ class Asker(Writes):
 
     def sorted(self) -> Ask:
         type = self._type()
-        known = [param for kind, param in (*self._probes.hidden, *self._probes.shown) if kind == type]
+        known = [param for kind, param in (*self._probes.hidden, *self._probes.shown) if kind == type and ":" not in param]
         params = known or tuple(self._capability.params[type]) or ("_id",)
         keys = ",".join(self._pick("", "-") + self._pick(*params) for _ in range(self._pick(1, 1, 2)))
         return Ask.get("sort", type, [("_sort", keys), *self._shape()])

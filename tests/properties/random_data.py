@@ -23,6 +23,7 @@ from fhir_server.search.filters import (
     RefersToMatch,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
 from fhir_server.search.rows import Entry, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
@@ -37,7 +38,7 @@ PARAMS = {
     "quantity": ("amount",),
 }
 SYSTEMS, CODES = ("", "s1", "s2"), ("", "a", "b", "c")
-TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y")
+TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y", "http://y/a", "http://y|1", "http://yy")
 TEXTS = ("", "a", "b", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 PATIENTS = ("p0", "p1", "p2", "p3")
@@ -93,7 +94,7 @@ class Chance(random.Random):
         if kind == "token":
             return TokenIs(self.choice((None, *SYSTEMS, "s9")), self.choice((None, *CODES)))
         if kind == "reference":
-            return RefersTo(self.some(TARGETS))
+            return UnderUrl(self.choice(("http://y", "http://y/a", "http://"))) if self.random() < 0.3 else RefersTo(self.some(TARGETS))
         if kind == "string":
             return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains")))
         prefix: Any = self.choice(PREFIXES)

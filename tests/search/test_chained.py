@@ -41,6 +41,8 @@ def ask(type: str, name: str, value: str = "x") -> Filter:
             RefersToMatch("subject", "Patient", RefersToMatch("organization", "Organization", NAME)),
         ),
         ("Patient", "_has:Observation:patient:code", ReferredBy("Observation", "subject", CODE)),
+        ("Patient", "_list", ReferredBy("List", "item", IdIs(frozenset({"x"})))),
+        ("Observation", "patient._list", RefersToMatch("subject", "Patient", ReferredBy("List", "item", IdIs(frozenset({"x"}))))),
         ("Patient", "_has:Observation:subject:code:not", ReferredBy("Observation", "subject", Not(CODE))),
         (
             "Patient",

@@ -15,6 +15,7 @@ from typing import Any, Final
 import apsw
 
 from fhir_server.search.filters import (
+    URL_ENDS,
     AllOf,
     AnyOf,
     DateIs,
@@ -31,6 +32,7 @@ from fhir_server.search.filters import (
     RefersToMatch,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
@@ -45,6 +47,7 @@ FALSE: Final[Sql] = ("0", ())
 KIND_OF: Final[dict[type, str]] = {
     TokenIs: "token",
     RefersTo: "reference",
+    UnderUrl: "reference",
     TextIs: "string",
     DateIs: "date",
     QuantityIs: "quantity",
@@ -260,6 +263,11 @@ def _system(system: str | None, names: Names) -> Sql:
     return FALSE if number is None else ("x.system = ?", (number,))
 
 
+def _under(predicate: UnderUrl, names: Names) -> Sql:
+    below = [("x.target >= ? AND x.target < ?", (predicate.url + end, after_prefix(predicate.url + end))) for end in URL_ENDS]
+    return either(("x.target = ?", (predicate.url,)), *below)
+
+
 def _text(predicate: TextIs, names: Names) -> Sql:
     return _TEXT[predicate.mode](predicate.value)
 
@@ -325,6 +333,7 @@ def _unit(predicate: QuantityIs, names: Names) -> Sql:
 _PREDICATES: Final[dict[type, Callable[[Any, Names], Sql]]] = {
     TokenIs: _token,
     RefersTo: lambda predicate, names: among("x.target", predicate.targets),
+    UnderUrl: _under,
     TextIs: _text,
     DateIs: _date,
     QuantityIs: _quantity,
