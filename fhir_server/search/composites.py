@@ -7,7 +7,7 @@ have several of (a component), the index has an entry for each pair: that of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -116,7 +116,7 @@ def _walks(type: str) -> tuple[tuple[str, str, Walk], ...]:
     )
 
 
-def _repeated(definition: SearchParameter) -> Iterable[Branch]:
+def _repeated(definition: SearchParameter) -> list[Branch]:
     return [branch for branch in parse(definition.expression) if branch]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server.access.view import View
 from tests.served import NOON, Served
 
 _HELD = [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2026-11-22T00:00:00Z"}]
@@ -142,11 +143,21 @@ def test_step_needs_a_search_scope_for_its_type(served: Served) -> None:
     assert served.get(people, "Observation?encounter.status=finished").status == 403
 
 
+def _of_narrowed_results(served: Served) -> set[str]:
+    token = _own(served, "patient/DiagnosticReport.rs patient/Observation.rs?_id=secret,never-was")
+    found = served.get(token, "DiagnosticReport?result.code=urn:tests|A")
+    assert found.status == 200
+    return set(found.ids("DiagnosticReport"))
+
+
 def test_scope_s_own_condition_narrows_the_step(served: Served) -> None:
-    scope = "user/DiagnosticReport.rs user/Observation.rs?_id=held user/Patient.rs"
-    token = served.token("demo-public", scope, "clinician", "adult")
-    found = served.get(token, "DiagnosticReport?result.code=urn:tests|A&subject=Patient/adult")
-    assert found.status == 200 and set(found.ids("DiagnosticReport")) <= {"of-held", "of-both"}
+    assert _of_narrowed_results(served) == set()
+
+
+def test_step_with_the_visibility_of_another_type_would_be_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = View._visibility
+    monkeypatch.setattr(View, "_visibility", lambda self, type, interactions: exact(self, "DiagnosticReport", interactions))
+    assert _of_narrowed_results(served) != set()
 
 
 def test_medication_is_a_step_only_for_those_who_see_it(served: Served) -> None:

@@ -165,7 +165,7 @@ class Asker(Writes):
             return param + modifier, self._pick("true", "false")
         if modifier in (":of-type", ":identifier"):
             known = (self._probes.hidden.get((type, param + modifier)), self._probes.shown.get((type, param + modifier)))
-            return param + modifier, self._pick(*(self._pick(*values) for values in known if values), f"s|c|{_UNKNOWN}")
+            return param + modifier, self._pick(*(self._pick(*values) for values in known if values), f"s|c|{UNKNOWN}")
         values = [self._value(type, param, kind) for _ in range(self._pick(1, 1, 1, 2))]
         if modifier == ":Patient" or modifier == ":Observation":
             values = [value.partition("/")[2] or value for value in values]

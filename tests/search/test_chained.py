@@ -107,16 +107,16 @@ REFUSED = [
 @pytest.mark.parametrize(("type", "name", "said"), REFUSED)
 def test_chain_that_leads_nowhere_is_refused_even_when_lenient(type: str, name: str, said: str, strict: bool) -> None:
     with pytest.raises(Problem, match=said) as refused:
-        parse(type, [(name, "gex")], strict=strict, now=0, base=BASE)
+        parse((type,), [(name, "gex")], strict=strict, now=0, base=BASE)
     assert refused.value.kind == "invalid"
 
 
 def test_steps_of_all_parameters_are_limited_together() -> None:
     one = ("patient.organization.name", "x")
     pairs = [(one[0], f"x{number}") for number in range(MAX_STEPS // 2)]
-    assert len([*steps(parse("Observation", pairs, strict=True, now=0, base=BASE).where)]) == MAX_STEPS
+    assert len([*steps(parse(("Observation",), pairs, strict=True, now=0, base=BASE).where)]) == MAX_STEPS
     with pytest.raises(Problem, match="at most 30 steps"):
-        parse("Observation", [*pairs, one], strict=True, now=0, base=BASE)
+        parse(("Observation",), [*pairs, one], strict=True, now=0, base=BASE)
 
 
 def test_scope_with_a_chain_covers_nothing() -> None:
