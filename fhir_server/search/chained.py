@@ -20,7 +20,7 @@ from fhir_server.search.expression import parse
 from fhir_server.search.filters import AnyOf, Filter, IdIs, ReferredBy, RefersToMatch
 from fhir_server.search.implied_systems import element_of
 from fhir_server.search.index import Parameter, parameters
-from fhir_server.search.limits import require_few_steps
+from fhir_server.search.limits import MAX_STEPS, require_few_steps
 
 HAS: Final = "_has"
 LIST: Final = "_list"
@@ -63,6 +63,16 @@ def in_lists(type: str, value: str) -> Filter:
     if not all(ID.fullmatch(id) for id in ids):
         raise ValueError("it must be the id of a List; lists such as $current-problems are not supported")
     return ReferredBy("List", "item", IdIs(frozenset(ids)))
+
+
+def kind_of(type: str, name: str) -> str:
+    """The kind of the search parameter to which a chain of codes leads, in any of the types that it may lead to; "" if there is none."""
+    *heads, last = name.split(".", MAX_STEPS)
+    types = {type}
+    for head in heads:
+        followed = [parameters(one)[head].targets for one in types if head in parameters(one)]
+        types = {target for targets in followed for target in targets}
+    return min((parameters(one)[last].definition.kind for one in types if last in parameters(one)), default="")
 
 
 def condition(type: str, name: str, rest: Rest, count: StepCount) -> Filter:

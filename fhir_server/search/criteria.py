@@ -11,7 +11,7 @@ from typing import Final
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.resources.references import type_at_end
-from fhir_server.search import chained, composite_criteria
+from fhir_server.search import chained, composite_criteria, filter_expressions
 from fhir_server.search.chained import NotInTypeError, StepCount
 from fhir_server.search.composites import Composite, composites
 from fhir_server.search.escaping import split, unescape
@@ -28,6 +28,8 @@ UNSUPPORTED_NARROWING: Final = frozenset({"_text", "_content", "_filter", "_quer
 # Modifiers that entries of their own answer, under the name ``parameter:modifier``.
 OF_ENTRIES: Final = frozenset({"identifier", "of-type"})
 
+FILTER: Final = "_filter"
+
 TRUE: Final = TokenIs(None, "true")
 
 
@@ -41,7 +43,14 @@ def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
     Raises :class:`UnknownParameterError` if R4 has no such parameter for the type, Problem ``invalid`` if the criterion is malformed
     or not supported.  The steps of chained parameters and of ``_has`` have no Visibility yet (:mod:`fhir_server.search.steps`).
     """
-    if not chained.is_chained(name) and name != chained.LIST:
+    if name == FILTER:
+        leaf = lambda name, value: _criterion(type, name, value, now, base, is_of_filter=True)  # noqa: E731
+        return filter_expressions.condition(value, leaf, lambda name: chained.kind_of(type, name))
+    return _criterion(type, name, value, now, base)
+
+
+def _criterion(type: str, name: str, value: str, now: int, base: str, *, is_of_filter: bool = False) -> Filter:
+    if not chained.is_chained(name) and name != chained.LIST and not is_of_filter:
         return _plain(type, name, value, now, base)
     count = StepCount()
 
@@ -49,7 +58,7 @@ def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
         if chained.is_chained(name):
             return chained.condition(type, name, rest, count)
         try:
-            return _plain(type, name, value, now, base)
+            return _plain(type, name, value, now, base, is_of_filter=is_of_filter)
         except UnknownParameterError:
             raise NotInTypeError(f"{type} has no search parameter {name!r}.") from None
 
@@ -59,7 +68,7 @@ def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
         raise Problem("invalid", f"The search parameter {name!r} is not supported. {error}") from None
 
 
-def _plain(type: str, name: str, value: str, now: int, base: str) -> Filter:
+def _plain(type: str, name: str, value: str, now: int, base: str, *, is_of_filter: bool = False) -> Filter:
     code, _, modifier = name.partition(":")
     parameter = parameters(type).get(code)
     if code == chained.LIST and ":" in name:
@@ -75,7 +84,7 @@ def _plain(type: str, name: str, value: str, now: int, base: str) -> Filter:
         if code in UNSUPPORTED_NARROWING or any(known.code == code for known in definitions.search_parameters(type)):
             raise Problem("invalid", f"The search parameter {code!r} is not supported.")
         raise UnknownParameterError(name)
-    if ":" in name and not _accepts_modifier(parameter, modifier):
+    if ":" in name and not (_accepts_modifier(parameter, modifier) or (is_of_filter and modifier == "equal")):
         raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
     return _valued(name, value, lambda: _condition(parameter, modifier, value, now, base))
 

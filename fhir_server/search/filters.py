@@ -49,10 +49,10 @@ URL_ENDS = ("/", "|", "#")
 
 @dataclass(frozen=True, slots=True)
 class TextIs:
-    """A string.  ``prefix`` and ``contains`` compare the folded value, ``exact`` the value as written."""
+    """A string.  ``exact`` compares the value as written, the other modes the folded value."""
 
     value: str
-    mode: Literal["prefix", "exact", "contains"]
+    mode: Literal["prefix", "exact", "contains", "equal"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ def _passes(test: Predicate, entry: Entry) -> bool:
             return entry.value[0] == url or str(entry.value[0]).startswith(tuple(url + end for end in URL_ENDS))
         case TextIs(value, mode):
             folded, exact = str(entry.value[0]), entry.value[1]
-            return exact == value if mode == "exact" else folded.startswith(value) if mode == "prefix" else value in folded
+            return _TEXT[mode](value, folded, exact)
         case DateIs():
             return _DATE[test.prefix](test, *entry.value)
         case QuantityIs():
@@ -191,6 +191,14 @@ def _unit(test: QuantityIs, entry: Entry) -> bool:
     if test.system is None:
         return test.unit is None or test.unit in (code, unit)
     return test.system == system and test.unit in (None, code)
+
+
+_TEXT: dict[str, Callable[[str, str, Scalar], bool]] = {
+    "prefix": lambda value, folded, exact: folded.startswith(value),
+    "contains": lambda value, folded, exact: value in folded,
+    "equal": lambda value, folded, exact: folded == value,
+    "exact": lambda value, folded, exact: exact == value,
+}
 
 
 def _within(test: DateIs, lo: int, hi: int) -> bool:

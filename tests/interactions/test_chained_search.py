@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -183,6 +184,14 @@ def test_chain_leads_conditional_create_and_pages_and_sort(served: Served) -> No
         feed, "POST", "Observation", body=body, headers={"If-None-Exist": "encounter.service-provider.name=north&_id=open"}
     )
     assert once.status == 200
+
+
+def test_filter_expression_leads_to_what_the_caller_sees(served: Served) -> None:
+    path = "DiagnosticReport?_filter=" + quote("result.code eq urn:tests|A and (status eq final or status eq amended)")
+    assert set(served.get(served.token(), path).ids()) == {"of-open", "of-held", "of-both"}
+    assert set(served.get(_own(served), path).ids()) == {"of-open", "of-both"}
+    assert served.get(_own(served, "patient/DiagnosticReport.rs"), path).status == 403
+    assert served.get(_own(served), "DiagnosticReport?_filter=" + quote("result pr true")).status == 400
 
 
 def test_list_shows_what_its_visible_entries_name(served: Served) -> None:

@@ -6,6 +6,7 @@ Search values are mostly those of hidden rows and elements (:class:`Probes`), th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any, NamedTuple
@@ -200,8 +201,19 @@ class Asker(Writes):
             found.append(("_total", self._pick("accurate", "estimate", "none")))
         return found
 
+    def _filtered(self, type: str) -> tuple[str, str]:
+        """A ``_filter`` of two comparisons."""
+        parts = []
+        for _ in range(2):
+            name, value = self._criterion(type, 3)
+            operator = "pr" if name.endswith(":missing") else self._pick("eq", "eq", "ne", "sw", "co", "ge", "lt")
+            parts.append(f"{name.partition(':')[0]} {operator} {json.dumps(value) if self._random.random() < 0.3 else value}")
+        return "_filter", self._pick("{} and {}", "{} or {}", "{} and not ({})").format(*parts)
+
     def search(self) -> Ask:
         type = self._type()
+        if self._random.random() < 0.08:
+            return Ask.get("search", type, [self._filtered(type), *self._shape()])
         pairs = [self._criterion(type) for _ in range(self._pick(1, 1, 2))]
         strict = {"prefer": "handling=strict"} if self._random.random() < 0.2 else {}
         return Ask.get("search", type, [*pairs, *self._shape()], **strict)

@@ -96,7 +96,7 @@ class Chance(random.Random):
         if kind == "reference":
             return UnderUrl(self.choice(("http://y", "http://y/a", "http://"))) if self.random() < 0.3 else RefersTo(self.some(TARGETS))
         if kind == "string":
-            return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains")))
+            return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains", "equal")))
         prefix: Any = self.choice(PREFIXES)
         if kind == "date":
             lo = self.randint(0, 8)

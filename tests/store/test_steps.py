@@ -9,6 +9,7 @@ from fhir_server.search.filters import EVERYTHING, AllOf, Filter, Has, Not, Refe
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Store
 from fhir_server.store.mongodb import steps as mongo_steps
+from fhir_server.store.mongodb.locks import claim
 from fhir_server.store.sqlite import steps as sqlite_steps
 from tests.store.conftest import RunScenario
 from tests.store.samples import ANYONE, NOW, OBS, clause, found, in_job, put, record, reference, token, visibility
@@ -98,6 +99,10 @@ def test_patients_of_a_step_are_those_of_the_rows_found(run: RunScenario) -> Non
             assert await snapshot.patients_of(OBS, to(FIND, None), P1) == frozenset()
 
     run(scenario)
+
+
+def test_searches_with_the_same_step_share_a_lock_of_mongodb() -> None:
+    assert claim(OBS, to(FIND, P1)) == claim(OBS, to(FIND, ANYONE)) != claim(OBS, to(Not(FIND), P1))
 
 
 def test_mongodb_refuses_a_step_to_too_many_visible_rows(run: RunScenario, monkeypatch: pytest.MonkeyPatch) -> None:

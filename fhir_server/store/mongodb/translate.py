@@ -252,7 +252,12 @@ def _escape(match: re.Match[str]) -> str:
 _SPECIAL: Final = re.compile(r"[\x00-\x08\x0e-\x1f!-/:-@\[-`{-\x7f]")
 
 
-_TEXT: Final[dict[str, Callable[[str], Query]]] = {"prefix": _prefix, "exact": lambda value: {"e": value}, "contains": _contains}
+_TEXT: Final[dict[str, Callable[[str], Query]]] = {
+    "prefix": _prefix,
+    "exact": lambda value: {"e": value},
+    "equal": lambda value: {"v": value},
+    "contains": _contains,
+}
 
 _DATE: Final[dict[str, Callable[[int, int], Query]]] = {
     "eq": lambda lo, hi: {"lo": {"$gte": lo, "$lte": hi}, "hi": {"$gte": lo, "$lte": hi}},

@@ -280,6 +280,7 @@ def _prefix(value: str) -> Sql:
 _TEXT: Final[dict[str, Callable[[str], Sql]]] = {
     "prefix": _prefix,
     "exact": lambda value: ("x.exact = ?", (value,)),
+    "equal": lambda value: ("x.folded = ?", (value,)),
     "contains": lambda value: ("instr(x.folded, ?) > 0", (value,)),
 }
 
