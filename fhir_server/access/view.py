@@ -19,7 +19,7 @@ from fhir_server.access.permissions import Permissions, types_seen_through
 from fhir_server.access.version_numbers import Sight
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.errors import Problem
-from fhir_server.search import hidden_references, match
+from fhir_server.search import hidden_references, match, steps
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
 from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
@@ -212,15 +212,26 @@ class View:
         return await self._snapshot.log_lines_unfiltered(AUDIT_LOG, key, before=before, limit=limit)
 
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
-        """The condition, in which references match visible rows only.  Raises Problem ``invalid`` if the caller may not ask it."""
-        if self.permissions.sees_everything:
-            return where
-        hidden_references.require_answerable(type, where, sort)
-        patients = {f"Patient/{patient}" for patient in self.permissions.patients or ()}
-        targets = set(hidden_references.targets(where))
-        if targets <= patients:
-            return where
-        return hidden_references.limit_to_visible(where, await self._shown(targets))
+        """The condition, in which references and steps lead to visible rows only.
+
+        Raises Problem ``invalid`` if the caller may not ask it, ``forbidden`` if no search scope covers the type of a step.
+        """
+        if not self.permissions.sees_everything:
+            hidden_references.require_answerable(type, where, sort)
+            patients = {f"Patient/{patient}" for patient in self.permissions.patients or ()}
+            targets = set(hidden_references.targets(where))
+            if not targets <= patients:
+                where = hidden_references.limit_to_visible(where, await self._shown(targets))
+        return await steps.with_visibilities(where, self._visibility_of_step)
+
+    async def _visibility_of_step(self, type: str, where: Filter) -> Visibility:
+        """What the caller sees of the type to which a chained parameter or ``_has`` leads: as much as by a search of that type.
+
+        Raises Problem ``forbidden`` without a search scope.
+        """
+        self.permissions.require(type, "s")
+        await self._look_up_referred(type, _ids_in(where))
+        return self._visibility(type, "s")
 
     def _visibility(self, type: str, interactions: str) -> Visibility:
         return self.permissions.visibility(type, self.now, interactions, self._referred.get(type, frozenset()))

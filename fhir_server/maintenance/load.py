@@ -16,7 +16,8 @@ from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
 from fhir_server.resources.references import ID
 from fhir_server.search import query
-from fhir_server.search.filters import AllOf
+from fhir_server.search.filters import AllOf, Filter
+from fhir_server.search.steps import with_visibilities
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Store, Transaction
 from fhir_server.writing.draft import Draft, parse_draft
@@ -169,7 +170,11 @@ class Loader:
         type, _, criteria = reference.partition("?")
         where = query.condition(type, parse_qsl(criteria, keep_blank_values=True), self._clock(), self._base)
         visibility = Visibility.unrestricted(len(await tx.classes()), self._clock())
-        rows = (await tx.find(type, where, visibility, limit=2)).rows
+
+        async def visibility_of(type: str, where: Filter) -> Visibility:
+            return visibility
+
+        rows = (await tx.find(type, await with_visibilities(where, visibility_of), visibility, limit=2)).rows
         if where == AllOf(()) or len(rows) != 1:
             several = "several resources" if rows else "no resource"
             raise Problem("unprocessable", f"The reference {reference[:80]!r} matches {several}.")

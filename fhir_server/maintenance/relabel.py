@@ -1,4 +1,4 @@
-"""``fhir-server relabel``: label every row again after a change of policy, value sets or departments."""
+"""``fhir-server relabel``: label and index every row again after a change of policy, value sets, departments or search parameters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _RelabeledPage(NamedTuple):
 
 
 async def relabel_store(store: Store, labeler: Labeler, base: str, now: int) -> RelabelReport:
-    """Label all current rows again, then advance the permission epoch.  Safe to interrupt and to start again.
+    """Label and index all current rows again, then advance the permission epoch.  Safe to interrupt and to start again.
 
     The first pass adds labels, the second removes those that no longer hold.  So no row is shown because the row from which it
     inherits has not had its turn.
@@ -74,7 +74,7 @@ async def _relabel_page(context: LabelingContext, type: str, after: Position | N
     page = await tx.find(type, EVERYTHING, visibility, limit=_PAGE, after=after)
     changed = 0
     for row in page.rows:
-        changed += await writer.relabel_with_dependents(row)
+        changed += await writer.relabel_with_dependents(row, reindexes=not context.keeps_labels)
     return _RelabeledPage(len(page.rows), changed, page.next)
 
 

@@ -5,19 +5,30 @@ A criterion that is not supported is rejected: it is never ignored or widened (h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.resources.references import type_at_end
+from fhir_server.search import chained, composite_criteria, filter_expressions
+from fhir_server.search.chained import NotInTypeError, StepCount
+from fhir_server.search.composites import Composite, composites
 from fhir_server.search.escaping import split, unescape
-from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Predicate, Present, RefersTo, TokenIs
-from fhir_server.search.implied_systems import implied_systems
+from fhir_server.search.expression import parse
+from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Predicate, Present, QuantityIs, RefersTo, TokenIs
+from fhir_server.search.implied_systems import element_of, implied_systems
 from fhir_server.search.index import Parameter, parameters
 from fhir_server.search.parameter_types import ValueContext
+from fhir_server.search.parameter_types.quantity import in_all_units, require_few_quantities
 
 # R4 parameters that narrow a search and are not supported: to ignore one would widen the search.
-UNSUPPORTED_NARROWING: Final = frozenset({"_text", "_content", "_filter", "_list", "_query"})
+UNSUPPORTED_NARROWING: Final = frozenset({"_text", "_content", "_filter", "_query"})
+
+# Modifiers that entries of their own answer, under the name ``parameter:modifier``.
+OF_ENTRIES: Final = frozenset({"identifier", "of-type"})
+
+FILTER: Final = "_filter"
 
 TRUE: Final = TokenIs(None, "true")
 
@@ -30,22 +41,66 @@ def criterion(type: str, name: str, value: str, now: int, base: str) -> Filter:
     """The condition of a name-value pair.
 
     Raises :class:`UnknownParameterError` if R4 has no such parameter for the type, Problem ``invalid`` if the criterion is malformed
-    or not supported.
+    or not supported.  The steps of chained parameters and of ``_has`` have no Visibility yet (:mod:`fhir_server.search.steps`).
     """
+    if name == FILTER:
+        leaf = lambda name, value: _criterion(type, name, value, now, base, is_of_filter=True)  # noqa: E731
+        return filter_expressions.condition(value, leaf, lambda name: chained.kind_of(type, name))
+    return _criterion(type, name, value, now, base)
+
+
+def _criterion(type: str, name: str, value: str, now: int, base: str, *, is_of_filter: bool = False) -> Filter:
+    if not chained.is_chained(name) and name != chained.LIST and not is_of_filter:
+        return _plain(type, name, value, now, base)
+    count = StepCount()
+
+    def rest(type: str, name: str) -> Filter:
+        if chained.is_chained(name):
+            return chained.condition(type, name, rest, count)
+        try:
+            return _plain(type, name, value, now, base, is_of_filter=is_of_filter)
+        except UnknownParameterError:
+            raise NotInTypeError(f"{type} has no search parameter {name!r}.") from None
+
+    try:
+        return rest(type, name)
+    except NotInTypeError as error:
+        raise Problem("invalid", f"The search parameter {name!r} is not supported. {error}") from None
+
+
+def _plain(type: str, name: str, value: str, now: int, base: str, *, is_of_filter: bool = False) -> Filter:
     code, _, modifier = name.partition(":")
-    if "." in name or code == "_has":
-        raise Problem("invalid", f"Chained search is not supported: {name!r}.")
     parameter = parameters(type).get(code)
+    if code == chained.LIST and ":" in name:
+        raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
+    if code == chained.LIST:
+        return _valued(name, value, lambda: chained.in_lists(type, value))
     if parameter is None:
+        composite = composites(type).get(code)
+        if composite is not None and ":" not in name:
+            return _valued(name, value, lambda: _composite(type, composite, value, now, base))
+        if composite is not None:
+            raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
         if code in UNSUPPORTED_NARROWING or any(known.code == code for known in definitions.search_parameters(type)):
             raise Problem("invalid", f"The search parameter {code!r} is not supported.")
         raise UnknownParameterError(name)
-    if ":" in name and not _accepts_modifier(parameter, modifier):
+    if ":" in name and not (_accepts_modifier(parameter, modifier) or (is_of_filter and modifier == "equal")):
         raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
+    return _valued(name, value, lambda: _condition(parameter, modifier, value, now, base))
+
+
+def _valued(name: str, value: str, compile: Callable[[], Filter]) -> Filter:
     try:
-        return _condition(parameter, modifier, value, now, base)
+        return compile()
     except ValueError as error:
         raise Problem("invalid", f"The search parameter {name!r} cannot have the value {value!r}: {error}.") from None
+
+
+def _composite(type: str, composite: Composite, value: str, now: int, base: str) -> Filter:
+    context = ValueContext(None, (), base, now)
+    texts = split(value, ",")
+    require_few_quantities(composite.value, texts)
+    return _any_of([composite_criteria.condition(type, composite, text, context) for text in texts])
 
 
 def refers(type: str, param: str, targets: frozenset[str]) -> Filter:
@@ -57,14 +112,27 @@ def _accepts_modifier(parameter: Parameter, modifier: str) -> bool:
     if modifier == "missing":
         # Only the text of an entry says to which type it refers, so the presence of targets of one type cannot be queried.
         return parameter.indexed_as.limit is None
+    if modifier in OF_ENTRIES and not _has_entries(parameter, modifier):
+        return False
     return modifier in parameter.kind.modifiers or (parameter.definition.kind == "reference" and modifier in parameter.targets)
+
+
+def _has_entries(parameter: Parameter, modifier: str) -> bool:
+    """Whether rows have the entries of this modifier: of all Identifiers with a type, and of all References with an identifier."""
+    if parameter.indexed_as.limit is not None:  # an identifier does not say to which type it belongs
+        return False
+    elements = [element_of(parameter.type, branch) for branch in parse(parameter.definition.expression)]
+    wanted = "Identifier" if modifier == "of-type" else "Reference"
+    return all(element is not None and wanted in {one.code for one in element.types} for element in elements)
 
 
 def _condition(parameter: Parameter, modifier: str, value: str, now: int, base: str) -> Filter:
     if modifier == "missing":
         return _missing(parameter, value)
     context = ValueContext(modifier or None, parameter.targets, base, now)
-    parts = [_alternative(parameter, text, context) for text in split(value, ",")]
+    texts = split(value, ",")
+    require_few_quantities(parameter.kind, texts)
+    parts = [_alternative(parameter, text, context) for text in texts]
     condition = _any_of(parts)
     return Not(condition) if modifier == "not" else condition
 
@@ -89,10 +157,15 @@ def _alternative(parameter: Parameter, text: str, context: ValueContext) -> Filt
     if parameter.definition.code == "_id":
         return IdIs(frozenset({unescape(text)}))
     predicate = parameter.kind.parse_value(text, context)
+    if context.modifier in OF_ENTRIES:
+        conditions = tuple(Has(f"{param}:{context.modifier}", predicate) for param in parameter.indexed_as.params)
+        return conditions[0] if len(conditions) == 1 else AnyOf(conditions)
     if isinstance(predicate, TokenIs) and predicate.system in implied_systems(parameter.type, parameter.definition.expression):
         predicate = TokenIs("", predicate.code)
     if parameter.flag:
         return _flag(parameter, predicate)
+    if isinstance(predicate, QuantityIs):
+        return _any_of([_condition_on(parameter, one) for one in in_all_units(predicate)])
     return _condition_on(parameter, predicate)
 
 

@@ -4,13 +4,19 @@ A *row* is a stored resource; its *entries* are the typed values that search par
 a visibility class. A condition is always evaluated within a clause (see :mod:`fhir_server.search.visibility`): only entries whose class
 the clause admits exist for it. ``Not`` therefore means "no admitted entry ..." and discloses nothing about hidden entries.
 
+A *step* (:class:`RefersToMatch`, :class:`ReferredBy`) leads to rows of another type. It has the Visibility of that type, and only what
+this admits exists for it. A step without one admits nothing; the View fills it in (:mod:`fhir_server.search.steps`).
+
 :mod:`fhir_server.search.match` defines the meaning; stores translate the language. An unknown node is an error and never "true".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fhir_server.search.visibility import Visibility
 
 Prefix = Literal["eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"]
 
@@ -31,11 +37,22 @@ class RefersTo:
 
 
 @dataclass(frozen=True, slots=True)
+class UnderUrl:
+    """A uri that is this URL, or is below it: a path segment, a version (``|1.0``) or a fragment follows."""
+
+    url: str
+
+
+URL_ENDS = ("/", "|", "#")
+"""What separates a URL from what is below it."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextIs:
-    """A string.  ``prefix`` and ``contains`` compare the folded value, ``exact`` the value as written."""
+    """A string.  ``exact`` compares the value as written, the other modes the folded value."""
 
     value: str
-    mode: Literal["prefix", "exact", "contains"]
+    mode: Literal["prefix", "exact", "contains", "equal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +79,7 @@ class QuantityIs:
     unit: str | None = None
 
 
-Predicate = TokenIs | RefersTo | TextIs | DateIs | QuantityIs
+Predicate = TokenIs | RefersTo | UnderUrl | TextIs | DateIs | QuantityIs
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +133,28 @@ class Not:
     part: Filter
 
 
-Filter = Has | Present | IdIs | OfPatient | AllOf | AnyOf | Not
+@dataclass(frozen=True, slots=True)
+class RefersToMatch:
+    """Some admitted entry of reference parameter ``param`` names a row of ``type`` that ``visibility`` admits and that meets ``where``."""
+
+    param: str
+    type: str
+    where: Filter
+    visibility: Visibility | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferredBy:
+    """Some row of ``type`` that ``visibility`` admits meets ``where`` and names this row by an admitted entry of reference ``param``."""
+
+    type: str
+    param: str
+    where: Filter
+    visibility: Visibility | None = None
+
+
+Step = RefersToMatch | ReferredBy
+Filter = Has | Present | IdIs | OfPatient | AllOf | AnyOf | Not | RefersToMatch | ReferredBy
 
 EVERYTHING = AllOf(())
 NOTHING = AnyOf(())

@@ -8,12 +8,14 @@ therefore looked up before the search; conditions that hidden targets could deci
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fhir_server.errors import Problem
 from fhir_server.resources import catalog
-from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, Present, RefersTo
+from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, Present, ReferredBy, RefersTo, RefersToMatch
 from fhir_server.search.index import parameters
 from fhir_server.search.rows import SortKey
+from fhir_server.search.steps import steps
 
 
 def is_hideable(target: str) -> bool:
@@ -23,7 +25,7 @@ def is_hideable(target: str) -> bool:
 
 
 def targets(where: Filter) -> Iterator[str]:
-    """The hideable targets in a condition."""
+    """The hideable targets in a condition and in its steps."""
     match where:
         case Has(_, RefersTo(named)):
             yield from (target for target in named if is_hideable(target))
@@ -32,6 +34,8 @@ def targets(where: Filter) -> Iterator[str]:
                 yield from targets(part)
         case Not(part):
             yield from targets(part)
+        case RefersToMatch() | ReferredBy():
+            yield from targets(where.where)
 
 
 def limit_to_visible(where: Filter, visible: frozenset[str]) -> Filter:
@@ -45,15 +49,22 @@ def limit_to_visible(where: Filter, visible: frozenset[str]) -> Filter:
             return AnyOf(tuple(limit_to_visible(part, visible) for part in parts))
         case Not(part):
             return Not(limit_to_visible(part, visible))
+        case RefersToMatch() | ReferredBy():
+            return replace(where, where=limit_to_visible(where.where, visible))
     return where
 
 
 def require_answerable(type: str, where: Filter, sort: tuple[SortKey, ...]) -> None:
     """Reject ``:missing`` and ``_sort`` by a parameter whose targets may be hidden, independently of the stored data.
 
-    Raises Problem ``invalid``.
+    The same holds for the conditions of steps.  Raises Problem ``invalid``.
     """
-    params = {*_present(where), *(key.param for key in sort)}
+    for step in steps(where):
+        _require_answerable(step.type, set(_present(step.where)))
+    _require_answerable(type, {*_present(where), *(key.param for key in sort)})
+
+
+def _require_answerable(type: str, params: set[str]) -> None:
     for param in sorted(params):
         known = parameters(type).get(param)
         if known is not None and known.definition.kind == "reference" and any(_may_hide(type, param, of) for of in known.targets):

@@ -18,7 +18,7 @@ def implied_systems(type: str, expression: str) -> frozenset[str]:
 
     Empty unless every branch ends in a ``code`` with a required binding, or in a ``boolean``.
     """
-    systems = [_systems(_element(type, branch)) for branch in parse(expression)]
+    systems = [_systems(element_of(type, branch)) for branch in parse(expression)]
     return frozenset().union(*systems) if all(systems) else frozenset()
 
 
@@ -29,7 +29,8 @@ def _systems(element: Element | None) -> frozenset[str]:
     return frozenset({SPECIAL_VALUES}) if types == {"boolean"} else frozenset()
 
 
-def _element(type: str, branch: Branch) -> Element | None:
+def element_of(type: str, branch: Branch) -> Element | None:
+    """The element at which a branch of an expression ends; None if the branch has other steps than members."""
     holder, path, element = type, type, None
     for step in branch:
         if not isinstance(step, Member) or step.cast:

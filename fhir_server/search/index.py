@@ -11,13 +11,15 @@ from typing import Any, Final
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
+from fhir_server.search import composites
 from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import TrueUnlessFalse, parse
 from fhir_server.search.parameter_aliases import IndexedAs, index_forms
-from fhir_server.search.parameter_types import PARAMETER_TYPES, ParameterType
+from fhir_server.search.parameter_types import PARAMETER_TYPES, ParameterType, no_more
 from fhir_server.search.rows import Entry
 
-# R4 parameters that are not supported: types that need more than one entry or a map, and two of Bundle whose values are resources.
+# R4 parameters that this module does not index: composites (see ``composites``), those that need a map, and two of Bundle whose values
+# are resources.
 UNSUPPORTED_KINDS: Final = frozenset({"composite", "special"})
 UNSUPPORTED: Final = frozenset({("Bundle", "composition"), ("Bundle", "message")})
 
@@ -53,8 +55,9 @@ def parameters(type: str) -> Mapping[str, Parameter]:
 
 
 def supported(type: str) -> tuple[SearchParameter, ...]:
-    """HL7's definitions of the supported parameters of this type, for the CapabilityStatement."""
-    return tuple(parameter.definition for parameter in parameters(type).values())
+    """HL7's definitions of the supported parameters of this type, also composites, for the CapabilityStatement."""
+    pairs = (composite.definition for composite in composites.composites(type).values())
+    return (*(parameter.definition for parameter in parameters(type).values()), *pairs)
 
 
 def indexed_as(type: str, param: str) -> IndexedAs:
@@ -73,6 +76,7 @@ def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, .
     for name, value in resource.items():
         for walk in walks.get(name, ()):
             walk(value, (), found)
+    found += composites.entries(type, resource, base)
     return tuple(found)
 
 
@@ -82,7 +86,7 @@ def targets(type: str, param: str, resource: Mapping[str, Any], base: str) -> tu
     for name, walk in _walks(type, param, base):
         if name in resource:
             walk(resource[name], (), found)
-    return tuple(dict.fromkeys(entry.value[0] for entry in found))
+    return tuple(dict.fromkeys(entry.value[0] for entry in found if entry.param == param))
 
 
 def reference_texts(type: str, param: str, resource: Mapping[str, Any], base: str) -> tuple[str, ...]:
@@ -91,7 +95,7 @@ def reference_texts(type: str, param: str, resource: Mapping[str, Any], base: st
     for name, walk in _walks(type, param, base):
         if name in resource:
             walk(resource[name], (), found)
-    return tuple(dict.fromkeys(_value_at(resource, entry.path) for entry in found))
+    return tuple(dict.fromkeys(_value_at(resource, entry.path) for entry in found if entry.param == param))
 
 
 def _value_at(value: Any, path: Path) -> Any:
@@ -129,10 +133,15 @@ def _walks(type: str, code: str, base: str) -> tuple[tuple[str, Walk], ...]:
 
 
 def _sink(code: str, kind: ParameterType, base: str) -> Walk:
-    extract, name = kind.extract, kind.entry
+    extract, name, extract_more = kind.extract, kind.entry, kind.extract_more
 
     def sink(value: Any, path: Path, out: Out) -> None:
         for found, below in extract(value, base):
             out.append(Entry(code, name, found, path + below))
 
-    return sink
+    def sink_with_more(value: Any, path: Path, out: Out) -> None:
+        sink(value, path, out)
+        for modifier, found, below in extract_more(value):
+            out.append(Entry(f"{code}:{modifier}", "token", found, path + below))
+
+    return sink if extract_more is no_more else sink_with_more

@@ -8,11 +8,16 @@ from typing import Final
 from fhir_server.errors import Problem
 from fhir_server.search.escaping import split
 from fhir_server.search.filters import AllOf, Filter
+from fhir_server.search.steps import steps
 
 MAX_PAIRS: Final = 200
 MAX_VALUES: Final = 500
 MAX_CONDITIONS: Final = 30
 """Different conditions that must all hold.  A database weighs the ways to begin a search, and their number grows with each."""
+MAX_STEPS: Final = 30
+"""Steps of all chained parameters and ``_has``; a chain has one for each type to which its reference may lead."""
+MAX_STEP_ROWS: Final = 10_000
+"""Rows that one step may lead to in a store that looks up the rows of a step before the search (MongoDB)."""
 MAX_SORT_KEYS: Final = 10
 MAX_CONTAINED: Final = 8000
 """Characters of a text to look for inside others."""
@@ -38,4 +43,15 @@ def all_of(conditions: Iterable[Filter]) -> AllOf:
     different = tuple(dict.fromkeys(conditions))
     if len(different) > MAX_CONDITIONS:
         raise Problem("invalid", f"A search may have at most {MAX_CONDITIONS} different conditions.")
+    require_few_steps(sum(1 for condition in different for _ in steps(condition)))
     return AllOf(different)
+
+
+def require_few_steps(number: int) -> None:
+    """Raises Problem ``invalid`` for more steps than a search may have."""
+    if number > MAX_STEPS:
+        raise Problem(
+            "invalid",
+            f"Chained parameters and _has may have at most {MAX_STEPS} steps in one search, counting each type to which a reference may "
+            "lead. Name the type, as in subject:Patient.name.",
+        )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cmp_to_key
-from typing import Any
+from typing import Any, Protocol
 
 from fhir_server.errors import Problem
 from fhir_server.search.filters import (
+    URL_ENDS,
     AllOf,
     AnyOf,
     DateIs,
@@ -23,20 +24,43 @@ from fhir_server.search.filters import (
     Predicate,
     Present,
     QuantityIs,
+    ReferredBy,
     RefersTo,
+    RefersToMatch,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
 from fhir_server.search.rows import STALE_LINK, Entry, Position, Scalar, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
 
 Classes = frozenset[int]
 
-_KIND: dict[type, str] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
+_KIND: dict[type, str] = {
+    TokenIs: "token",
+    RefersTo: "reference",
+    UnderUrl: "reference",
+    TextIs: "string",
+    DateIs: "date",
+    QuantityIs: "quantity",
+}
 
 
-def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
-    """Whether the row matches the condition if only entries of these classes exist.  Raises TypeError for an unknown node."""
+class OtherRows(Protocol):
+    """The rows, visible or not, to which the steps of a condition lead."""
+
+    def named(self, name: str) -> SearchableRow | None:
+        """The row with this name (``Type/id``)."""
+
+    def of_type(self, type: str) -> Iterable[SearchableRow]:
+        """All rows of this type."""
+
+
+def matches(filter: Filter, row: SearchableRow, classes: Classes, others: OtherRows | None = None) -> bool:
+    """Whether the row matches the condition if only entries of these classes exist.
+
+    Raises TypeError for an unknown node, and for a step without ``others``.
+    """
     match filter:
         case Has(param, test):
             kind = _KIND.get(type(test))
@@ -50,17 +74,33 @@ def matches(filter: Filter, row: SearchableRow, classes: Classes) -> bool:
         case OfPatient(patients):
             return not patients.isdisjoint(row.patients)
         case AllOf(parts):
-            return all(_each(parts, row, classes))
+            return all(_each(parts, row, classes, others))
         case AnyOf(parts):
-            return any(_each(parts, row, classes))
+            return any(_each(parts, row, classes, others))
         case Not(part):
-            return not matches(part, row, classes)
+            return not matches(part, row, classes, others)
+        case RefersToMatch() if others is not None:
+            return any(_names_match(filter, entry, others) for entry in _entries(row, filter.param, classes))
+        case ReferredBy() if others is not None:
+            return any(_refers_and_matches(filter, other, f"{row.type}/{row.id}", others) for other in others.of_type(filter.type))
     raise TypeError(f"not a condition: {filter!r}")
 
 
-def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes) -> list[bool]:
+def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes, others: OtherRows | None) -> list[bool]:
     # No short circuit: an unknown node must raise even if another part decides.
-    return [matches(part, row, classes) for part in parts]
+    return [matches(part, row, classes, others) for part in parts]
+
+
+def _names_match(step: RefersToMatch, entry: Entry, others: OtherRows) -> bool:
+    name = str(entry.value[0]) if entry.kind == "reference" else ""
+    other = others.named(name) if name.startswith(step.type + "/") else None
+    return other is not None and step.visibility is not None and matches_visible(step.visibility, other, step.where, others)
+
+
+def _refers_and_matches(step: ReferredBy, other: SearchableRow, name: str, others: OtherRows) -> bool:
+    visibility = step.visibility or Visibility()
+    refers = Has(step.param, RefersTo(frozenset({name})))
+    return matches_visible(visibility, other, AllOf((refers, step.where)), others)
 
 
 def is_visible(visibility: Visibility, row: SearchableRow) -> bool:
@@ -68,9 +108,9 @@ def is_visible(visibility: Visibility, row: SearchableRow) -> bool:
     return any(_clause_admits(clause, visibility.now, row) for clause in visibility.clauses)
 
 
-def matches_visible(visibility: Visibility, row: SearchableRow, where: Filter) -> bool:
+def matches_visible(visibility: Visibility, row: SearchableRow, where: Filter, others: OtherRows | None = None) -> bool:
     """Whether some clause admits the row and ``where`` matches what the same clause admits of it."""
-    return any(_clause_admits(clause, visibility.now, row) and matches(where, row, clause.classes) for clause in visibility.clauses)
+    return any(_clause_admits(clause, visibility.now, row) and matches(where, row, clause.classes, others) for clause in visibility.clauses)
 
 
 def search(
@@ -82,12 +122,13 @@ def search(
     sort: tuple[SortKey, ...] = (),
     limit: int | None = None,
     after: Position | None = None,
+    others: OtherRows | None = None,
 ) -> tuple[SearchableRow, ...]:
     """The matching rows of ``type``, ordered by ``sort``, then by place, then as in ``rows``.
 
     If the visibility is limited to patients, the place is only the time of storing: the first patient of a row may be hidden.
     ``after`` selects the rows after that position: greater sort values or, with equal ones, a later place. Raises Problem ``invalid``
-    if the row of the position is deleted or not visible (any longer).
+    if the row of the position is deleted or not visible (any longer).  ``others``: the rows to which steps of ``where`` lead.
     """
     numbers = {row.id: number for number, row in enumerate(rows) if row.type == type}
     compare = comparison(sort)
@@ -98,7 +139,7 @@ def search(
     items = [
         (sort_values(sort, visibility, rows[number]), place(number))
         for number in numbers.values()
-        if matches_visible(visibility, rows[number], where)
+        if matches_visible(visibility, rows[number], where, others)
     ]
     if after is not None:
         number = numbers.get(after.id)
@@ -134,9 +175,11 @@ def _passes(test: Predicate, entry: Entry) -> bool:
             return system in (None, entry.value[0]) and code in (None, entry.value[1])
         case RefersTo(targets):
             return entry.value[0] in targets
+        case UnderUrl(url):
+            return entry.value[0] == url or str(entry.value[0]).startswith(tuple(url + end for end in URL_ENDS))
         case TextIs(value, mode):
             folded, exact = str(entry.value[0]), entry.value[1]
-            return exact == value if mode == "exact" else folded.startswith(value) if mode == "prefix" else value in folded
+            return _TEXT[mode](value, folded, exact)
         case DateIs():
             return _DATE[test.prefix](test, *entry.value)
         case QuantityIs():
@@ -148,6 +191,14 @@ def _unit(test: QuantityIs, entry: Entry) -> bool:
     if test.system is None:
         return test.unit is None or test.unit in (code, unit)
     return test.system == system and test.unit in (None, code)
+
+
+_TEXT: dict[str, Callable[[str, str, Scalar], bool]] = {
+    "prefix": lambda value, folded, exact: folded.startswith(value),
+    "contains": lambda value, folded, exact: value in folded,
+    "equal": lambda value, folded, exact: folded == value,
+    "exact": lambda value, folded, exact: exact == value,
+}
 
 
 def _within(test: DateIs, lo: int, hi: int) -> bool:

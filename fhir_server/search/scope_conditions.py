@@ -1,6 +1,7 @@
 """Compiles the condition in a scope (``?category=laboratory``).
 
-A scope is chosen by the app, so its condition is subject to the same restrictions as a search.
+A scope is chosen by the app, so its condition is subject to the same restrictions as a search. It has no chains and no ``_has``: what a
+scope covers must follow from a resource itself.
 https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#finer-grained-resource-constraints-using-search-parameters
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from fhir_server.errors import Problem
 from fhir_server.search import hidden_references, query
 from fhir_server.search.filters import Filter
+from fhir_server.search.steps import steps
 
 
 def condition(type: str, pairs: Sequence[query.Pair], base: str) -> Filter | None:
@@ -20,9 +22,10 @@ def condition(type: str, pairs: Sequence[query.Pair], base: str) -> Filter | Non
     would reveal that such resources exist.
     """
     try:
-        return query.condition(type, pairs, now=0, base=base)
+        where = query.condition(type, pairs, now=0, base=base)
     except Problem:
         return None
+    return None if any(steps(where)) else where
 
 
 def answerable_condition(type: str, pairs: Sequence[query.Pair], base: str) -> Filter | None:

@@ -127,16 +127,26 @@ class _Transaction:
             return None
         return versions[-1].row
 
+    def named(self, name: str) -> SearchableRow | None:
+        """See :class:`fhir_server.search.match.OtherRows`."""
+        type, _, id = name.partition("/")
+        versions = self._state.history.get((type, id))
+        return _searchable(versions[-1]) if versions and not versions[-1].is_deletion else None
+
+    def of_type(self, type: str) -> Iterable[SearchableRow]:
+        """See :class:`fhir_server.search.match.OtherRows`."""
+        return self._rows(type)
+
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
-        rows = match.search(self._rows(type), type, where, visibility, sort=sort, after=after)
+        rows = match.search(self._rows(type), type, where, visibility, sort=sort, after=after, others=self)
         page = rows[:limit]
         more = Position(match.sort_values(sort, visibility, page[-1]), page[-1].id) if page and len(rows) > limit else None
         return Page(tuple(map(self._row, page)), more)
 
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        return len(match.search(self._rows(type), type, where, visibility))
+        return len(match.search(self._rows(type), type, where, visibility, others=self))
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         pairs = {target: target.partition("/") for target in targets}
@@ -188,7 +198,8 @@ class _Transaction:
         )
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
-        return frozenset(patient for row in match.search(self._rows(type), type, where, visibility) for patient in row.patients)
+        rows = match.search(self._rows(type), type, where, visibility, others=self)
+        return frozenset(patient for row in rows for patient in row.patients)
 
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         found: set[str] = set()

@@ -47,12 +47,14 @@ class Propagation:
         self._named: dict[str, frozenset[str]] = {}
         self._change = LabelChange()  # of what the row lends from which the rows inherit that are labeled again now
 
-    async def relabel(self, row: Row) -> bool:
+    async def relabel(self, row: Row, *, reindexes: bool = False) -> bool:
         """Label the current version, or the deletion, and all versions before it again.
 
-        Returns whether the visibility of any of them changed.
+        ``reindexes``: also store the index entries of versions whose visibility stays.  Returns whether the visibility of any of them
+        changed.
         """
         changed: list[IndexedRow] = []
+        same: list[IndexedRow] = []
         previous: IndexedRow | None = None
         named: set[str] = set()
         versions = (*(await self._tx.read_past_unfiltered(row.type, row.id) if row.version > 1 else ()), row)
@@ -66,10 +68,12 @@ class Propagation:
                 stored = version if self._keeps_labels else None
                 previous = await self._rows.label(version, jsontext.parse(version.body), None, stored=stored, purged=views)
             named |= _named_specimens(previous)
-            if _visibility(previous.row) != _visibility(version):
-                changed.append(previous)
-        if changed:
+            (changed if _visibility(previous.row) != _visibility(version) else same).append(previous)
+        if reindexes and same:
+            await self._tx.relabel(*sorted((*changed, *same), key=lambda indexed: indexed.row.version))
+        elif changed:
             await self._tx.relabel(*changed)
+        if changed:
             self._rows.forget(f"{row.type}/{row.id}")
             self._named[f"{row.type}/{row.id}"] = frozenset(named)
         return bool(changed)

@@ -97,9 +97,12 @@ class ResourceWriter:
         await self._after_write(IndexedRow(deletion), current)
         return deletion
 
-    async def relabel_with_dependents(self, row: Row) -> bool:
-        """Label a row and its past versions again, and the rows that inherit from it; whether its visibility changed."""
-        changed = await self._propagation.relabel(row)
+    async def relabel_with_dependents(self, row: Row, *, reindexes: bool = False) -> bool:
+        """Label a row and its past versions again, and the rows that inherit from it; whether its visibility changed.
+
+        ``reindexes``: store the row's index entries again, whether its visibility changed or not.
+        """
+        changed = await self._propagation.relabel(row, reindexes=reindexes)
         if changed:
             await self._propagation.relabel_dependents(f"{row.type}/{row.id}")
         return changed

@@ -170,7 +170,7 @@ def test_refused_writes_store_nothing(served: Served, feed: str, stored: int) ->
         ("POST", "Observation/_search", {"content-type": "application/json"}, 415),
         ("GET", "Observation?_page=forged", {}, 400),
         ("GET", "Observation?date=yesterday", {}, 400),
-        ("GET", "Observation?subject.name=x", {}, 400),
+        ("GET", "Observation?subject.nothing=x", {}, 400),
         ("GET", "Observation?_sort=colour", {"prefer": "handling=strict"}, 400),
         ("PUT", "Observation/bad_id!", {}, 400),
         ("GET", "Observation?code=%ff", {}, 400),

@@ -122,6 +122,11 @@ def test_every_type_of_r4_is_served(served: Served, feed: str, type: str) -> Non
     assert served.get(feed, f"{type}/nothing").status == 404
 
 
+_VALUES = {
+    "token": "x", "reference": "Patient/x", "string": "x", "date": "2020", "quantity": "1", "number": "1", "uri": "urn:x",
+}  # fmt: skip
+
+
 def test_the_capability_statement_is_public_valid_and_true(served: Served, feed: str) -> None:
     from fhir_server.resources.validate import check
 
@@ -129,9 +134,9 @@ def test_the_capability_statement_is_public_valid_and_true(served: Served, feed:
     assert check("CapabilityStatement", statement) == ()
     observation_entry = next(one for one in statement["rest"][0]["resource"] if one["type"] == "Observation")
     for parameter in observation_entry["searchParam"]:
-        value = {"token": "x", "reference": "Patient/x", "string": "x", "date": "2020", "quantity": "1", "number": "1", "uri": "urn:x"}[
-            parameter["type"]
-        ]
+        name = parameter["name"]
+        pair = {"concept": "x$y", "date": "x$2020"}.get(name.rpartition("-")[2], "x$1")
+        value = pair if parameter["type"] == "composite" else _VALUES[parameter["type"]]
         assert served.request(feed, "GET", f"Observation?{parameter['name']}={value}", headers={"Prefer": "handling=strict"}).status == 200
     for name in observation_entry["searchInclude"]:
         assert served.get(feed, f"Observation?_include={name}&_count=1").status == 200

@@ -12,7 +12,7 @@ import pytest
 from fhir_server.search.filters import AllOf, AnyOf
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
-from fhir_server.store.mongodb import documents, reader, sorting, translate
+from fhir_server.store.mongodb import documents, reader, sorting, steps, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import found_wrong
 from tests.store.stores import empty_store
@@ -116,6 +116,23 @@ def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Fault:
     return lambda patch: patch.setitem(getattr(translate, name), prefix, meaning)
 
 
+def step_sees_all_classes(method: str) -> Fault:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        right = getattr(steps.MongoSteps, method)
+
+        def wrong(*args: Any) -> Any:
+            return right(*[_with_every_class(one) if isinstance(one, Visibility) else one for one in args])
+
+        patch.setattr(steps.MongoSteps, method, wrong)
+
+    return plant
+
+
+def _with_every_class(visibility: Visibility) -> Visibility:
+    clauses = [VisibilityClause(clause.patients, EVERY, clause.released_only, clause.where) for clause in visibility.clauses]
+    return Visibility(tuple(clauses), visibility.now)
+
+
 FAULTS: dict[str, Fault] = {
     "entry classes are ignored": entry_classes_are_ignored,
     "classes are ignored under Not": classes_are_ignored_under_not,
@@ -137,6 +154,8 @@ FAULTS: dict[str, Fault] = {
     "eq includes the end of its range": table("_NUMBER", "eq", lambda lo, hi, value: {"v": {"$gte": lo, "$lte": hi}}),
     "prefix is contains": table("_TEXT", "prefix", translate._contains),
     "exact is folded": table("_TEXT", "exact", lambda value: {"v": value}),
+    "a chain sees all classes": step_sees_all_classes("matching_ids"),
+    "_has sees all classes": step_sees_all_classes("referred_targets"),
 }
 
 

@@ -127,7 +127,7 @@ class Twins:
         if answers[0].status == 202:
             await self._exported(answers[0])
         while (link := answers[-1].link("next")) is not None:
-            path, _, query = link.removeprefix(BASE + "/").partition("?")
+            path, _, query = link.removeprefix(BASE).lstrip("/").partition("?")
             answers.append(await self.both(Ask(f"{ask.kind}-page", "GET", path, query, tuple(h for h in ask.headers if h[0] == "prefer"))))
             if len(answers) > _MOST_PAGES:
                 raise Leak(self.case, ask, "The pages have no end.")

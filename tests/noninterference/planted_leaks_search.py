@@ -13,10 +13,10 @@ from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, no
 from fhir_server.access.visible_history import NumberedPage, VisibleHistory
 from fhir_server.errors import Problem
 from fhir_server.interactions import everything, messages, read, search, write
-from fhir_server.search import match
-from fhir_server.search.filters import EVERYTHING, Has, Not, Present
+from fhir_server.search import hidden_references, match
+from fhir_server.search.filters import EVERYTHING, Has, Not, Present, ReferredBy, RefersToMatch
 from fhir_server.search.rows import Position
-from fhir_server.search.visibility import Visibility
+from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import memory, row_order
 from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
@@ -115,8 +115,8 @@ def _matching(patch: Patch, kinds: tuple[type, ...]) -> None:
     """Let conditions of these kinds match hidden entries too."""
     exact = match.matches
 
-    def matches(filter: Any, row: Any, classes: Any) -> bool:
-        return exact(filter, row, AnyClass() if isinstance(filter, kinds) else classes)
+    def matches(filter: Any, row: Any, classes: Any, others: Any = None) -> bool:
+        return exact(filter, row, AnyClass() if isinstance(filter, kinds) else classes, others)
 
     patch.setattr(match, "matches", matches)
 
@@ -134,6 +134,64 @@ def missing_looks_at_hidden_elements(patch: Patch) -> None:
 @leak("Q04")
 def negation_looks_at_hidden_elements(patch: Patch) -> None:
     _matching(patch, (Not,))
+
+
+def _steps_that_see(patch: Patch, function: str) -> None:
+    """Let this kind of step lead to hidden rows too."""
+    exact = getattr(match, function)
+    seen = Visibility((VisibilityClause(None, AnyClass(), released_only=False),))
+
+    def following(step: Any, *what: Any) -> Any:
+        return exact(replace(step, visibility=seen), *what)
+
+    patch.setattr(match, function, following)
+
+
+@leak("Q02")
+def chains_lead_to_hidden_rows(patch: Patch) -> None:
+    _steps_that_see(patch, "_names_match")
+
+
+@leak("Q03")
+def has_looks_at_hidden_rows(patch: Patch) -> None:
+    _steps_that_see(patch, "_refers_and_matches")
+
+
+@leak("Q02")
+def steps_see_as_much_of_a_row_as_the_search_does_of_its_own_type(patch: Patch) -> None:
+    exact = View._require_answerable
+
+    async def answerable(self: View, type: str, where: Any, *how: Any) -> Any:
+        other = View(self._snapshot, self.permissions, self.now)
+        other._visibility = lambda _, interactions: self._visibility(type, interactions)  # type: ignore[method-assign]
+        return await exact(other, type, where, *how)
+
+    patch.setattr(View, "_require_answerable", answerable)
+
+
+@leak("Q02")
+def chains_follow_hidden_references(patch: Patch) -> None:
+    _matching(patch, (RefersToMatch,))
+
+
+@leak("Q03")
+def has_follows_hidden_references(patch: Patch) -> None:
+    def following(step: Any, other: Any, name: str, others: Any) -> bool:
+        refers = any(entry.param == step.param and entry.value == (name,) for entry in other.entries)
+        return refers and match.matches_visible(step.visibility, other, step.where, others)
+
+    patch.setattr(match, "_refers_and_matches", following)
+
+
+@leak("Q02")
+def references_in_steps_match_hidden_rows(patch: Patch) -> None:
+    for name, outermost in (("targets", lambda where: ()), ("limit_to_visible", lambda where, visible: where)):
+        exact = getattr(hidden_references, name)
+
+        def skipping(where: Any, *visible: Any, exact: Any = exact, outermost: Any = outermost) -> Any:
+            return outermost(where, *visible) if isinstance(where, RefersToMatch | ReferredBy) else exact(where, *visible)
+
+        patch.setattr(hidden_references, name, skipping)
 
 
 @leak("Q01")

@@ -35,7 +35,7 @@ class Probes:
         ids = dict.fromkeys(write.name for write in hidden if write.at)
         standing = case.standing()
         shown = [*standing.values(), *(write for write in FACTS if write.type != "Location")]
-        inner = tuple(_values([write for write in hidden if not write.at]))
+        inner = tuple(key for key in _values([write for write in hidden if not write.at]) if ":" not in key[1])
         return Probes(
             _values(hidden),
             _values(shown),
@@ -64,6 +64,8 @@ def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
         if write.resource is None:
             continue
         for entry in index.entries(write.type, write.resource, BASE):
+            if "$" in entry.param:  # of a pair, whose parts have entries too
+                continue
             found.setdefault((write.type, entry.param), {}).update(dict.fromkeys(_spelled(entry)))
         stamp = datetime.fromtimestamp(write.at / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S") + "Z"
         if write.at:

@@ -6,18 +6,20 @@ Search values are mostly those of hidden rows and elements (:class:`Probes`), th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from fhir_server.search import index
 from tests.noninterference.case_generator import Case
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
 from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
 
 _MODIFIERS = {
-    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in"),
+    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in", ":of-type"),
     "reference": ("", "", "", ":missing", ":Patient", ":Observation", ":identifier"),
     "string": ("", "", ":exact", ":contains", ":missing"),
     "uri": ("", "", ":below", ":missing"),
@@ -38,6 +40,25 @@ class Capability:
         self.compartments = frozenset(type for type in resources if type[0].lower() + type[1:] in compartments)
 
 
+class Way(NamedTuple):
+    """A step of a chain to ``type`` by reference ``param`` or, if it is reverse, of ``_has`` by that type's ``param``."""
+
+    type: str
+    param: str
+    is_reverse: bool
+
+
+def _ways(type: str, types: tuple[str, ...]) -> Iterator[Way]:
+    """The steps from one type to these types."""
+    for code, parameter in index.parameters(type).items():
+        if parameter.definition.kind == "reference":
+            yield from (Way(target, code, False) for target in types if target in parameter.targets)
+    for source in types:
+        for code, parameter in index.parameters(source).items():
+            if parameter.definition.kind == "reference" and type in parameter.targets:
+                yield Way(source, code, True)
+
+
 class Asker(Writes):
     """Generates the requests for a case."""
 
@@ -49,12 +70,20 @@ class Asker(Writes):
         self._types = tuple(sorted({name.partition("/")[0] for name in (*self._probes.hidden_ids, *self._probes.shown_ids)}))
         self._patient = case.caller.patient or "teen"
         self._compartments = capability.compartments
+        self._steps = {type: tuple(_ways(type, self._types)) for type in capability.types}
+        # (type, parameter, type of the target) of references from visible rows to hidden ones, and from hidden rows
+        hidden = {(type, param, target.partition("/")[0]) for type, param, target in self._probes.pointers}
+        for (type, param), values in self._probes.hidden.items():
+            hidden |= {
+                (type, param, value.partition("/")[0]) for value in values if capability.params.get(type, {}).get(param) == "reference"
+            }
+        self._hidden_steps = hidden
 
     def draw(self, number: int) -> list[Ask]:
         """Return this number of random requests, from all request families."""
         menu: tuple[tuple[int, Callable[[], Ask]], ...] = (
-            (16, self.search), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude), (4, self.counted),
-            (5, self.posted), (4, self.several), (6, self.compartment),
+            (16, self.search), (10, self.chained), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude),
+            (4, self.counted), (5, self.posted), (4, self.several), (6, self.compartment),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
@@ -108,15 +137,22 @@ class Asker(Writes):
             return self._pick(*shown)
         if kind == "reference":
             return self._name()
+        if kind == "composite":
+            value = "value-concept" if "concept" in param else "value-date" if "date" in param else "value-quantity"
+            second = {"value-concept": "token", "value-date": "date"}.get(value, "quantity")
+            code = self._value(type, self._pick("code", "component-code"), "token")
+            return f"{code}${self._pick(*_PREFIXES) if second != 'token' else ''}{self._value(type, value, second)}"
         if kind in ("number", "quantity"):
             return self._pick("4", "5", "5.1", "13.5", "100")
         if kind == "date":
             return self._pick("2026", "2026-05", "2026-05-19", "2027-01-01")
         return self._pick("718-7", "final", "true", "A-100", "A-101", UNKNOWN)
 
-    def _criterion(self, type: str) -> tuple[str, str]:
-        known = [param for kind, param in self._probes.hidden if kind == type]
+    def _criterion(self, type: str, depth: int = 0) -> tuple[str, str]:
+        if depth < 3 and self._random.random() < (0.12, 0.2, 0.1)[depth]:
+            return self._chained(type, depth)
         params = self._capability.params[type]
+        known = [param for kind, param in self._probes.hidden if kind == type and param in params]
         if not params:
             return "_id", UNKNOWN
         param = self._pick(*known) if known and self._random.random() < 0.6 else self._pick(*params)
@@ -128,10 +164,33 @@ class Asker(Writes):
         modifier = self._pick(*_MODIFIERS.get(kind, ("",)))
         if modifier == ":missing":
             return param + modifier, self._pick("true", "false")
+        if modifier in (":of-type", ":identifier"):
+            known = (self._probes.hidden.get((type, param + modifier)), self._probes.shown.get((type, param + modifier)))
+            return param + modifier, self._pick(*(self._pick(*values) for values in known if values), f"s|c|{UNKNOWN}")
         values = [self._value(type, param, kind) for _ in range(self._pick(1, 1, 1, 2))]
         if modifier == ":Patient" or modifier == ":Observation":
             values = [value.partition("/")[2] or value for value in values]
         return param + modifier, ",".join(values)
+
+    def _chained(self, type: str, depth: int = 0) -> tuple[str, str]:
+        """A chained parameter or ``_has``, of which the last step is mostly about hidden rows."""
+        ways = self._steps[type]
+        if not ways:
+            return self._criterion(type, 3)
+        near = [
+            way for way in ways if (way.type, way.param, type) in self._hidden_steps or (type, way.param, way.type) in self._hidden_steps
+        ]
+        way = self._pick(*near) if near and self._random.random() < 0.7 else self._pick(*ways)
+        name, value = self._criterion(way.type, depth + 1)
+        if way.is_reverse:
+            return f"_has:{way.type}:{way.param}:{name}", value
+        return f"{way.param}{self._pick(':' + way.type, ':' + way.type, '')}.{name}", value
+
+    def chained(self) -> Ask:
+        type = self._type()
+        pairs = [self._chained(type)] + ([self._criterion(type)] if self._random.random() < 0.2 else [])
+        shape = [("_summary", "count")] if self._random.random() < 0.2 else self._shape()
+        return Ask.get("chained", type, [*pairs, *shape])
 
     def _shape(self) -> list[tuple[str, str]]:
         """Return random result parameters: page size and total."""
@@ -142,8 +201,19 @@ class Asker(Writes):
             found.append(("_total", self._pick("accurate", "estimate", "none")))
         return found
 
+    def _filtered(self, type: str) -> tuple[str, str]:
+        """A ``_filter`` of two comparisons."""
+        parts = []
+        for _ in range(2):
+            name, value = self._criterion(type, 3)
+            operator = "pr" if name.endswith(":missing") else self._pick("eq", "eq", "ne", "sw", "co", "ge", "lt")
+            parts.append(f"{name.partition(':')[0]} {operator} {json.dumps(value) if self._random.random() < 0.3 else value}")
+        return "_filter", self._pick("{} and {}", "{} or {}", "{} and not ({})").format(*parts)
+
     def search(self) -> Ask:
         type = self._type()
+        if self._random.random() < 0.08:
+            return Ask.get("search", type, [self._filtered(type), *self._shape()])
         pairs = [self._criterion(type) for _ in range(self._pick(1, 1, 2))]
         strict = {"prefer": "handling=strict"} if self._random.random() < 0.2 else {}
         return Ask.get("search", type, [*pairs, *self._shape()], **strict)
@@ -180,7 +250,7 @@ class Asker(Writes):
 
     def sorted(self) -> Ask:
         type = self._type()
-        known = [param for kind, param in (*self._probes.hidden, *self._probes.shown) if kind == type]
+        known = [param for kind, param in (*self._probes.hidden, *self._probes.shown) if kind == type and ":" not in param]
         params = known or tuple(self._capability.params[type]) or ("_id",)
         keys = ",".join(self._pick("", "-") + self._pick(*params) for _ in range(self._pick(1, 1, 2)))
         return Ask.get("sort", type, [("_sort", keys), *self._shape()])
@@ -275,6 +345,6 @@ class Asker(Writes):
             Ask("malformed", "POST", type, "", (JSON_TYPE,), b'{"resourceType":"%s"}' % type.encode()),
             Ask("malformed", "PATCH", self._name(), "", (JSON_TYPE,), b"[]"), Ask("malformed", "PATCH", type, "", (JSON_TYPE,), b"[]"),
             Ask("malformed", "GET", f"{self._name()}/$nothing"),
-            Ask("malformed", "GET", type, "subject.name=x"), Ask("malformed", "GET", type, "_has:Observation:patient:code=718-7"),
+            Ask("malformed", "GET", type, "subject.nothing=x"), Ask("malformed", "GET", type, "_has:Observation:patient=718-7"),
             Ask("malformed", "GET", "Nothing/1"), Ask("malformed", "GET", f"{self._name()}/_history/x"), Ask("malformed", "OPTIONS", type),
         )  # fmt: skip

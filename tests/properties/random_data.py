@@ -18,9 +18,12 @@ from fhir_server.search.filters import (
     Predicate,
     Present,
     QuantityIs,
+    ReferredBy,
     RefersTo,
+    RefersToMatch,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
 from fhir_server.search.rows import Entry, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
@@ -29,13 +32,13 @@ from fhir_server.store.row_order import patient_number
 KINDS = ("token", "reference", "string", "date", "quantity")
 PARAMS = {
     "token": ("code", "mixed"),
-    "reference": ("subject",),
+    "reference": ("subject", "link"),
     "string": ("name", "mixed"),
     "date": ("when",),
     "quantity": ("amount",),
 }
 SYSTEMS, CODES = ("", "s1", "s2"), ("", "a", "b", "c")
-TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y")
+TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y", "http://y/a", "http://y|1", "http://yy")
 TEXTS = ("", "a", "b", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 PATIENTS = ("p0", "p1", "p2", "p3")
@@ -43,8 +46,18 @@ CLASSES = range(5)
 SORTS = (*((param, kind) for kind in KINDS for param in PARAMS[kind]), ("_id", "token"), ("none", "date"))
 
 
+def id_of(number: int) -> str:
+    """The id of a row.  In the order of ids, rows are not in the order in which they were stored."""
+    return f"{number * 7 % 10}{number}"
+
+
 class Chance(random.Random):
-    """Random values from small vocabularies, so that conditions often match rows."""
+    """Random values from small vocabularies, so that conditions often match rows.
+
+    ``types``: the types of rows, which refer to one another by the parameter ``link``; without them, no condition has a step.
+    """
+
+    types: tuple[str, ...] = ()
 
     def some(self, values: Any, most: int = 3) -> frozenset[Any]:
         return frozenset(self.choices(tuple(values), k=self.randint(0, most)))
@@ -64,21 +77,26 @@ class Chance(random.Random):
 
     def entry(self) -> Entry:
         kind = self.choice(KINDS)
-        return Entry(self.choice(PARAMS[kind]), kind, self.value(kind), (), self.choice(CLASSES))
+        param = self.choice(PARAMS[kind])
+        value = (self.link(),) if param == "link" and self.types else self.value(kind)
+        return Entry(param, kind, value, (), self.choice(CLASSES))
+
+    def link(self) -> str:
+        """The name of a row that may exist."""
+        return f"{self.choice(self.types)}/{id_of(self.randint(0, 12))}"
 
     def row(self, type: str, number: int) -> SearchableRow:
         patients = tuple(dict.fromkeys(self.choices(PATIENTS[:3], k=self.choice((0, 1, 1, 1, 2)))))
         entries = tuple(self.entry() for _ in range(self.randint(0, 7)))
-        id = f"{self.randint(0, 9)}{number}"
-        return SearchableRow(type, id, patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
+        return SearchableRow(type, id_of(number), patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
 
     def test(self, kind: str) -> Predicate:
         if kind == "token":
             return TokenIs(self.choice((None, *SYSTEMS, "s9")), self.choice((None, *CODES)))
         if kind == "reference":
-            return RefersTo(self.some(TARGETS))
+            return UnderUrl(self.choice(("http://y", "http://y/a", "http://"))) if self.random() < 0.3 else RefersTo(self.some(TARGETS))
         if kind == "string":
-            return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains")))
+            return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains", "equal")))
         prefix: Any = self.choice(PREFIXES)
         if kind == "date":
             lo = self.randint(0, 8)
@@ -95,7 +113,18 @@ class Chance(random.Random):
         kind = self.choice(KINDS)
         return Present(self.choice((*PARAMS[kind], *PARAMS[kind], "none")), kind)
 
-    def filter(self, ids: list[str], depth: int = 3) -> Filter:
+    def step(self, ids: list[str], depth: int) -> Filter:
+        """A step to rows of any type, with a visibility of its own."""
+        type, param = self.choice(self.types), self.choice(("link", "link", "link", "subject", "none"))
+        where = self.filter(ids, depth - 1) if self.random() < 0.8 else AllOf(())
+        visibility = self.visibility(ids) if self.random() < 0.95 else None
+        if self.random() < 0.5:
+            return RefersToMatch(param, type, where, visibility)
+        return ReferredBy(type, param, where, visibility)
+
+    def filter(self, ids: list[str], depth: int = 3, *, steps: bool = True) -> Filter:
+        if steps and depth and self.types and self.random() < 0.15:
+            return self.step(ids, depth)
         sort = self.randint(0, 11 if depth else 6)
         if sort < 5:
             return self.has()
@@ -104,17 +133,17 @@ class Chance(random.Random):
         if sort == 6:
             return self.choice((IdIs(self.some(ids, 8)), OfPatient(self.some(PATIENTS))))
         if sort < 9:
-            return AllOf(tuple(self.filter(ids, depth - 1) for _ in range(self.randint(0, 3))))
+            return AllOf(tuple(self.filter(ids, depth - 1, steps=steps) for _ in range(self.randint(0, 3))))
         if sort == 9:
-            return AnyOf(tuple(self.filter(ids, depth - 1) for _ in range(self.randint(0, 3))))
+            return AnyOf(tuple(self.filter(ids, depth - 1, steps=steps) for _ in range(self.randint(0, 3))))
         if sort == 10:
             return AnyOf(tuple(self.has() for _ in range(self.randint(1, 3))))
-        return Not(self.filter(ids, depth - 1))
+        return Not(self.filter(ids, depth - 1, steps=steps))
 
     def clause(self, ids: list[str]) -> VisibilityClause:
         patients = self.choice((None, frozenset({self.choice(PATIENTS)}), self.some(PATIENTS)))
         classes = frozenset(self.sample(CLASSES, self.choice((0, 2, 3, 4, 5, 5))))
-        where = self.filter(ids, 1) if self.random() < 0.25 else AllOf(())
+        where = self.filter(ids, 1, steps=False) if self.random() < 0.25 else AllOf(())
         return VisibilityClause(patients, classes, self.random() < 0.7, where)
 
     def visibility(self, ids: list[str]) -> Visibility:

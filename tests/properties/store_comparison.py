@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,20 @@ from tests.store.stores import empty_store
 TYPES, CASES = 150, 100  # number of random row sets, and of random searches on each
 
 
-async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow, ...]:
+@dataclass(frozen=True)
+class Rows:
+    """See :class:`fhir_server.search.match.OtherRows`."""
+
+    rows: tuple[SearchableRow, ...]
+
+    def named(self, name: str) -> SearchableRow | None:
+        return next((row for row in self.rows if f"{row.type}/{row.id}" == name), None)
+
+    def of_type(self, type: str) -> Iterable[SearchableRow]:
+        return (row for row in self.rows if row.type == type)
+
+
+async def filled(store: Store, type: str, chance: Chance, most: int = 30) -> tuple[SearchableRow, ...]:
     """Fill a new type with random rows, and overwrite, delete and relabel some of them."""
     chains: dict[str, Chain] = {}
     stored = count()
@@ -46,7 +59,7 @@ async def filled(store: Store, type: str, chance: Chance) -> tuple[SearchableRow
         chain.versions[number] = (chain.versions[number][0], row)
 
     async def job(transaction: Any) -> None:
-        for number in range(chance.randint(1, 30)):
+        for number in range(chance.randint(1, most)):
             row = chance.row(type, number)
             await transaction.put(_record(row, 1))
             chains[row.id] = Chain([(next(stored), row)])
@@ -66,12 +79,13 @@ def _deletion(row: Row) -> Row:
     return Row(row.type, row.id, row.version + 1, 0, row.patients, row.class_id, row.release_at, b"", interaction="delete")
 
 
-async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
+async def differences(snapshot: Snapshot, everything: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
     """Return the differences between the store and the reference implementation for one random search."""
+    rows, others = tuple(row for row in everything if row.type == type), Rows(everything)
     ids = [row.id for row in rows] or ["none"]
     where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(), chance.randint(1, 6)
     asked = f"{where} {visibility} {sort}"
-    right = match.search(rows, type, where, visibility, sort=sort)
+    right = match.search(rows, type, where, visibility, sort=sort, others=others)
     wrong: list[str] = []
     walked, after = [], None
     while True:
@@ -99,8 +113,9 @@ async def differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type:
     return iter(wrong)
 
 
-async def more_differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
+async def more_differences(snapshot: Snapshot, everything: tuple[SearchableRow, ...], type: str, chance: Chance) -> Iterator[str]:
     """Return the differences for reads, visible targets, and positions that the store did not return itself."""
+    rows, others = tuple(row for row in everything if row.type == type), Rows(everything)
     ids = [row.id for row in rows] or ["none"]
     visibility, sort, where = chance.visibility(ids), chance.sort(), chance.filter(ids)
     right = {row.id for row in rows if match.is_visible(visibility, row)}
@@ -114,7 +129,8 @@ async def more_differences(snapshot: Snapshot, rows: tuple[SearchableRow, ...], 
             wrong.append(f"read {row.id}: {visibility}")
     after = Position(match.sort_values(sort, visibility, _named(rows, ids[0])) if rows else (), ids[0])
     try:
-        expected: Any = [row.id for row in match.search(rows, type, where, visibility, sort=sort, limit=5, after=after)]
+        matched = match.search(rows, type, where, visibility, sort=sort, limit=5, after=after, others=others)
+        expected: Any = [row.id for row in matched]
     except Problem as problem:
         expected = str(problem)
     try:
@@ -154,7 +170,8 @@ async def found_wrong(store: Store, *, types: int, cases: int, seed: int, in_tra
 
     for number in range(types):
         type = f"T{seed}x{number}"
-        rows = await filled(store, type, chance)
+        chance.types = (type, type + "b")
+        rows = await filled(store, type, chance) + await filled(store, type + "b", chance, 12)
         if in_transaction:
             wrong = await store.write(search)
         else:

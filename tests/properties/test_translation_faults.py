@@ -16,7 +16,7 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import Row, conditions
-from fhir_server.store.sqlite import planner, reader, sorting, transaction, translate
+from fhir_server.store.sqlite import planner, reader, sorting, steps, transaction, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import disagreements
 
@@ -119,6 +119,30 @@ def a_relabeled_row_keeps_its_band(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction.SqliteTransaction, "_band", wrong)
 
 
+def step_sees(method: str, change: Callable[[Visibility], Visibility], *, row_by_row: bool = False) -> Callable[[pytest.MonkeyPatch], None]:
+    """Return a fault in what a step sees: in its look-up or, row by row, in its translation."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(steps, "_FEW", 0 if row_by_row else steps._FEW)
+        holder = translate.FilterTranslator if row_by_row else steps.SqliteSteps
+        right = getattr(holder, method)
+
+        def wrong(*args: Any) -> Any:
+            return right(*[change(one) if isinstance(one, Visibility) else one for one in args])
+
+        patch.setattr(holder, method, wrong)
+
+    return plant
+
+
+def every_class(visibility: Visibility) -> Visibility:
+    return replace(visibility, clauses=tuple(replace(clause, classes=frozenset(CLASSES)) for clause in visibility.clauses))
+
+
+def every_patient(visibility: Visibility) -> Visibility:
+    return replace(visibility, clauses=tuple(replace(clause, patients=None) for clause in visibility.clauses))
+
+
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "entry classes are ignored": rewritten("substr(?, x.vclass + 1, 1) = x'01'", "substr(?, 1) IS NOT NULL"),
     "row classes are ignored": rewritten("substr(?, r.vclass + 1, 1) = x'01'", "substr(?, 1) IS NOT NULL"),
@@ -147,6 +171,13 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "rows released since they were written are not found": finds_none("_released_rids"),
     "rows of a second patient are not found": finds_none("_shared_rids"),
     "a walked row comes at any of its values": rewritten(" WHERE (y.rid = r.rid ", " WHERE 0 AND (y.rid = r.rid "),
+    "a chain sees all classes": step_sees("matching_ids", every_class),
+    "a chain sees all patients": step_sees("matching_ids", every_patient),
+    "_has sees all classes": step_sees("referred_targets", every_class),
+    "_has sees all patients": step_sees("referred_targets", every_patient),
+    "a chain sees all classes, row by row": step_sees("_refers_to_match", every_class, row_by_row=True),
+    "_has sees all classes, row by row": step_sees("_referred_by", every_class, row_by_row=True),
+    "a chain goes by any parameter": rewritten("x.param = ? AND x.target >= ?", "x.param = x.param + 0 * ? AND x.target >= ?"),
     "least for greatest": rewritten("max(x.", "min(x."),
 }
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.search.escaping import split, unescape
-from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs
+from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs, UnderUrl
 from fhir_server.search.parameter_types import PARAMETER_TYPES, ValueContext
 from fhir_server.search.parameter_types.date import DAY, MINUTE, SECOND, interval
 from fhir_server.search.parameter_types.string import fold
@@ -95,6 +95,24 @@ TEXTS = [
     ("reference", "http://q.example/a|1.2", {}, RefersTo(frozenset({"http://q.example/a|1.2"}))),
     ("reference", "urn:uuid:1", {}, RefersTo(frozenset({"urn:uuid:1"}))),
     ("uri", "urn:a", {}, RefersTo(frozenset({"urn:a"}))),
+    ("uri", "http://a.example/fhir/", {"modifier": "below"}, UnderUrl("http://a.example/fhir")),
+    (
+        "uri",
+        "http://a.example/p|1",
+        {"modifier": "above"},
+        RefersTo(
+            frozenset(
+                {
+                    "http://a.example",
+                    "http://a.example/",
+                    "http://a.example/p",
+                    "http://a.example/p/",
+                    "http://a.example/p|1",
+                    "http://a.example/p|1/",
+                }
+            )
+        ),
+    ),
     ("number", "100", {}, QuantityIs("eq", 99.5, 100.5, 100.0)),
     ("number", "100.00", {}, QuantityIs("eq", 99.995, 100.005, 100.0)),
     ("number", "1e2", {}, QuantityIs("eq", 95.0, 105.0, 100.0)),

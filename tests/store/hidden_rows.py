@@ -16,7 +16,9 @@ from fhir_server.search.filters import (
     OfPatient,
     Present,
     QuantityIs,
+    ReferredBy,
     RefersTo,
+    RefersToMatch,
     TextIs,
     TokenIs,
 )
@@ -50,13 +52,16 @@ def hidden_row(number: int) -> IndexedRow:
     """A row that the caller does not see: of another class, not yet released, or shared with another patient and of another class."""
     if number % 3 == 0:
         return record(f"h{number}", "p1", class_id=1, release_at=NOW + 1 + number, entries=entries_of(number, 1))
+    if number % 30 == 1:
+        hidden = [token("class", code, class_id=2) for code in ("AMB", "HIDDEN")]
+        return record(f"h{number}", "p1", type="Encounter", class_id=2, entries=hidden)
     owners = ("p1",) if number % 3 == 1 else ("p0", "p1")
     return record(f"h{number}", *owners, class_id=2, entries=entries_of(number, 2))
 
 
-def _find(where: Filter, *sort: SortKey, seen: Visibility | None = None, limit: int = 20) -> Ask:
+def _find(where: Filter, *sort: SortKey, seen: Visibility | None = None, limit: int = 20, type: str = OBS) -> Ask:
     async def ask(snapshot: Snapshot) -> object:
-        page = await snapshot.find(OBS, where, seen or visibility(clause("p1")), sort=sort, limit=limit)
+        page = await snapshot.find(type, where, seen or visibility(clause("p1")), sort=sort, limit=limit)
         return [row.id for row in page.rows], page.next
 
     return ask
@@ -80,6 +85,9 @@ async def _second_sorted_page(snapshot: Snapshot) -> object:
 
 
 _CODE = Has("code", TokenIs("s", "c1"))
+_SEEN = visibility(clause("p1"))
+_OF_VISITS = RefersToMatch("encounter", "Encounter", Has("class", TokenIs("s", "AMB")), _SEEN)
+_WITH_CODE = ReferredBy(OBS, "encounter", _CODE, _SEEN)
 SHAPES: dict[str, Ask] = {
     "first page": _find(EVERYTHING),
     "second page": _second_page,
@@ -108,6 +116,12 @@ SHAPES: dict[str, Ask] = {
     "narrowed by a scope": _find(EVERYTHING, seen=visibility(clause("p1", where=_CODE))),
     "several patients": _find(EVERYTHING, seen=visibility(clause("p1", "p2"))),
     "code of several patients": _find(_CODE, seen=visibility(clause("p1", "p2"))),
+    "chain": _find(_OF_VISITS),
+    "chain to a hidden row": _find(RefersToMatch("encounter", "Encounter", Has("class", TokenIs("s", "HIDDEN")), _SEEN)),
+    "has": _find(_WITH_CODE, type="Encounter"),
+    "has of a chain": _find(ReferredBy(OBS, "encounter", AllOf((_CODE, _OF_VISITS)), _SEEN), type="Encounter"),
+    "chain to has": _find(RefersToMatch("encounter", "Encounter", _WITH_CODE, _SEEN)),
+    "count of a chain": _count(_OF_VISITS),
     "count": _count(EVERYTHING),
     "count of a code": _count(_CODE),
     "count of a date": _count(Has("date", DateIs("ge", 3 * _DAY, 4 * _DAY))),
@@ -123,7 +137,8 @@ SHAPES: dict[str, Ask] = {
 def batches(hidden: int) -> Iterator[list[IndexedRow]]:
     """Yield the visible rows with so many hidden ones between them.  The first three hidden rows are in every store."""
     shown = [record(f"r{n}", "p1" if n % 4 else "p2", class_id=1, entries=entries_of(n, 1)) for n in range(SHOWN)]
-    yield [*shown[: SHOWN // 2], *[hidden_row(number) for number in range(3)]]
+    visits = [record(f"e{n}", "p1", type="Encounter", class_id=1, entries=[token("class", "AMB", class_id=1)]) for n in range(5)]
+    yield [*visits, *shown[: SHOWN // 2], *[hidden_row(number) for number in range(3)]]
     for start in range(3, hidden, 250):
         yield [hidden_row(number) for number in range(start, min(start + 250, hidden))]
     yield shown[SHOWN // 2 :]

@@ -92,10 +92,10 @@ async def found(store: Store, where: Filter, seen: Visibility = ANYONE, sort: tu
         return [one.id for one in page.rows]
 
 
-async def in_job(store: Store, method: str, *args: Any) -> Any:
+async def in_job(store: Store, method: str, *args: Any, **how: Any) -> Any:
     """Call one method of a transaction that does nothing else."""
 
     async def job(transaction: Any) -> Any:
-        return await getattr(transaction, method)(*args)
+        return await getattr(transaction, method)(*args, **how)
 
     return await store.write(job)

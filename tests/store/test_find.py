@@ -23,6 +23,7 @@ from fhir_server.search.filters import (
     RefersTo,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
 from fhir_server.store import Store
 from tests.store.conftest import RunScenario
@@ -58,6 +59,9 @@ ROWS = (
         (Has("of", RefersTo(frozenset({"urn:\0"}))), ""),
         (IdIs(frozenset({"a", "b\0", "\0"})), "a"),
         (IdIs(frozenset({"\0"})), ""),
+        (Has("of", UnderUrl("urn")), ""),
+        (Has("of", UnderUrl("Patient")), "ab"),
+        (Has("of", UnderUrl("Patient/1")), "a"),
         (Has("name", TextIs("ab", "prefix")), "ab"),
         (Has("name", TextIs("ab\U0010ffff", "prefix")), "b"),
         (Has("name", TextIs("", "prefix")), "abc"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
+from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext, no_more
 from fhir_server.search.parameter_types.date import DATE
 from fhir_server.search.parameter_types.number import NUMBER
 from fhir_server.search.parameter_types.quantity import QUANTITY
@@ -23,4 +23,4 @@ PARAMETER_TYPES: Final[dict[str, ParameterType]] = {
     "uri": URI,
 }
 
-__all__ = ["PARAMETER_TYPES", "Found", "ParameterType", "ValueContext"]
+__all__ = ["PARAMETER_TYPES", "Found", "ParameterType", "ValueContext", "no_more"]

@@ -13,8 +13,9 @@ from typing import Any
 from fhir_server.resources.references import ID, versioned_target
 from fhir_server.resources.server_base import server_base
 from fhir_server.search.escaping import unescape
-from fhir_server.search.filters import RefersTo
-from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
+from fhir_server.search.filters import RefersTo, TokenIs
+from fhir_server.search.parameter_types import token
+from fhir_server.search.parameter_types._parameter_type import Found, More, ParameterType, ValueContext
 
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:\S+")
 
@@ -39,8 +40,21 @@ def extract(value: Any, base: str = "") -> Iterable[Found]:
     return [((target_text(unversioned, base),), ()), *((((value,), ()),) if unversioned != value else ())]
 
 
-def parse_value(text: str, context: ValueContext) -> RefersTo:
-    """``id`` (of any target type, or of the type that the modifier names), ``Type/id``, or an absolute URL or URN."""
+def extract_more(value: Any) -> Iterable[More]:
+    """For ``identifier``: (system, value) of the identifier in a Reference."""
+    identifier = value.get("identifier") if type(value) is dict else None
+    if type(identifier) is not dict or type(identifier.get("value")) is not str:
+        return ()
+    return (("identifier", (identifier.get("system", ""), identifier["value"]), ("identifier",)),)
+
+
+def parse_value(text: str, context: ValueContext) -> RefersTo | TokenIs:
+    """``id`` (of any target type, or of the type that the modifier names), ``Type/id``, or an absolute URL or URN.
+
+    By modifier ``identifier``: a token, for the identifier in the Reference.
+    """
+    if context.modifier == "identifier":
+        return token.parse_value(text, ValueContext())
     reference = unescape(text)
     types = (context.modifier,) if context.modifier else context.targets
     if ID.fullmatch(reference):
@@ -54,4 +68,4 @@ def parse_value(text: str, context: ValueContext) -> RefersTo:
     return RefersTo(frozenset({named}))
 
 
-REFERENCE = ParameterType("reference", ("Reference", "Canonical", "Uri"), frozenset(), extract, parse_value)
+REFERENCE = ParameterType("reference", ("Reference", "Canonical", "Uri"), frozenset({"identifier"}), extract, parse_value, extract_more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final, Literal
 
 from fhir_server.search.escaping import unescape
 from fhir_server.search.filters import TextIs
@@ -40,8 +40,11 @@ def _parts(value: dict[str, Any]) -> Iterable[Found]:
             yield from (((fold(item), item), (name, i)) for i, item in enumerate(part) if type(item) is str)
 
 
+_MODES: Final[dict[str, Literal["contains", "equal"]]] = {"contains": "contains", "equal": "equal"}
+
+
 def parse_value(text: str, context: ValueContext) -> TextIs:
-    """A prefix match, or by modifier ``exact`` (as written) or ``contains``."""
+    """A prefix match, or by modifier ``exact`` (as written) or ``contains``; ``equal``, for ``_filter`` alone, compares the whole text."""
     value = unescape(text)
     if context.modifier == "exact":
         return TextIs(value, "exact")
@@ -50,7 +53,7 @@ def parse_value(text: str, context: ValueContext) -> TextIs:
         raise ValueError("the text to look for is empty")
     if context.modifier == "contains" and len(folded) > MAX_CONTAINED:
         raise ValueError(f"a text to look for inside others has at most {MAX_CONTAINED} characters")
-    return TextIs(folded, "contains" if context.modifier == "contains" else "prefix")
+    return TextIs(folded, _MODES.get(context.modifier or "", "prefix"))
 
 
 STRING = ParameterType("string", ("String", "Markdown"), frozenset({"exact", "contains"}), extract, parse_value)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import TokenIs
-from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext
+from fhir_server.search.parameter_types._parameter_type import Found, More, ParameterType, ValueContext
 
 
 def extract(value: Any, base: str = "") -> Iterable[Found]:
@@ -32,9 +32,24 @@ def _token(value: dict[str, Any], name: str) -> tuple[str, str] | None:
     return (system, code) if code or (system and name == "code") else None
 
 
+def extract_more(value: Any) -> Iterable[More]:
+    """For ``of-type``: (``system|code`` of a type, value) of an identifier."""
+    if type(value) is not dict or type(value.get("type")) is not dict or type(value.get("value")) is not str:
+        return ()
+    codings = enumerate(value["type"].get("coding", ()))
+    return [("of-type", (f"{one.get('system', '')}|{one['code']}", value["value"]), ()) for _, one in codings if one.get("code")]
+
+
 def parse_value(text: str, context: ValueContext) -> TokenIs:
-    """``code``, ``system|code``, ``|code`` (without a system) or ``system|`` (any code of the system)."""
+    """``code``, ``system|code``, ``|code`` (without a system) or ``system|`` (any code of the system).
+
+    By modifier ``of-type``: ``system|code|value``, an identifier of this type.
+    """
     parts = [unescape(part) for part in split(text, "|")]
+    if context.modifier == "of-type":
+        if len(parts) != 3 or not all(parts):
+            raise ValueError("with :of-type it is written system|code|value")
+        return TokenIs(f"{parts[0]}|{parts[1]}", parts[2])
     if len(parts) == 1:
         return TokenIs(None, parts[0])
     if len(parts) > 2 or parts == ["", ""]:
@@ -44,5 +59,10 @@ def parse_value(text: str, context: ValueContext) -> TokenIs:
 
 
 TOKEN = ParameterType(
-    "token", ("CodeableConcept", "Coding", "Identifier", "Boolean", "Code", "Uri"), frozenset({"not"}), extract, parse_value
+    "token",
+    ("CodeableConcept", "Coding", "Identifier", "Boolean", "Code", "Uri"),
+    frozenset({"not", "of-type"}),
+    extract,
+    parse_value,
+    extract_more,
 )

@@ -38,4 +38,7 @@ def _text(part: object) -> str:
     if isinstance(part, tuple):
         return "(" + ",".join(map(_text, part)) + ")"
     names = getattr(part, "__slots__", None)
-    return type(part).__name__ + _text(tuple([getattr(part, name) for name in names])) if names is not None else repr(part)
+    if names is None:
+        return repr(part)
+    # The visibility of a step is that of the caller at this instant; searches with the same step share a lock all the same.
+    return type(part).__name__ + _text(tuple([getattr(part, name) for name in names if name != "visibility"]))

@@ -16,7 +16,7 @@ from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Position, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
+from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp, chains
 from fhir_server.store.conditions import refers_to
 from fhir_server.store.mongodb import commands
 from fhir_server.store.mongodb import documents as docs
@@ -24,6 +24,7 @@ from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.prefetch import names_in_history
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter, record_id
 from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids
+from fhir_server.store.mongodb.steps import MongoSteps
 from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, disjoint_counts, either
 from fhir_server.store.row_order import patient_number
 from fhir_server.store.version_history import HORIZON
@@ -156,6 +157,7 @@ class MongoSnapshot:
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
+        where = await self._resolved(type, where)
         paths = access_paths(type, where, visibility)
         place = await self._resume(type, visibility, sort, after) if after else (-1, "")
         if limit < 1 or not paths:
@@ -192,7 +194,11 @@ class MongoSnapshot:
             return []
         return await self._find_current(query, docs.ROW, sort=row_order_keys(visibility), limit=limit)
 
+    async def _resolved(self, type: str, where: Filter) -> Filter:
+        return await chains.resolved(type, where, MongoSteps(self._aggregate))
+
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+        where = await self._resolved(type, where)
         counts: list[list[dict[str, Any]]] = [[{"$match": query}, {"$count": "n"}] for query in disjoint_counts(type, where, visibility)]
         found = await self._aggregate_all(counts) if counts else []
         return sum([int(counted["n"]) for counted in found])
@@ -291,6 +297,7 @@ class MongoSnapshot:
         return await self._aggregate([*pipelines[0], *({"$unionWith": {"coll": name, "pipeline": other}} for other in pipelines[1:])])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
+        where = await self._resolved(type, where)
         paths = access_paths(type, where, visibility)
         if not paths:
             return frozenset()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fhir_server.search.filters import (
+    URL_ENDS,
     AllOf,
     AnyOf,
     DateIs,
@@ -25,6 +26,7 @@ from fhir_server.search.filters import (
     RefersTo,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
@@ -36,7 +38,14 @@ Query = dict[str, Any]
 TRUE: Final[Query] = {}
 FALSE: Final[Query] = {"$alwaysFalse": 1}
 
-_KIND: Final[dict[Any, str]] = {TokenIs: "token", RefersTo: "reference", TextIs: "string", DateIs: "date", QuantityIs: "quantity"}
+_KIND: Final[dict[Any, str]] = {
+    TokenIs: "token",
+    RefersTo: "reference",
+    UnderUrl: "reference",
+    TextIs: "string",
+    DateIs: "date",
+    QuantityIs: "quantity",
+}
 _MAX_ALTERNATIVES: Final = 1  # conditions with alternatives that the planner may begin a search with
 
 
@@ -218,6 +227,11 @@ def _system(system: str | None) -> Query:
     return {} if system is None else {"s": system}
 
 
+def _under(predicate: UnderUrl) -> Query:
+    below = [{"v": {"$gte": predicate.url + end, "$lt": after_prefix(predicate.url + end)}} for end in URL_ENDS]
+    return {"$or": [{"v": predicate.url}, *below]}
+
+
 def _text(predicate: TextIs) -> Query:
     return _TEXT[predicate.mode](predicate.value)
 
@@ -238,7 +252,12 @@ def _escape(match: re.Match[str]) -> str:
 _SPECIAL: Final = re.compile(r"[\x00-\x08\x0e-\x1f!-/:-@\[-`{-\x7f]")
 
 
-_TEXT: Final[dict[str, Callable[[str], Query]]] = {"prefix": _prefix, "exact": lambda value: {"e": value}, "contains": _contains}
+_TEXT: Final[dict[str, Callable[[str], Query]]] = {
+    "prefix": _prefix,
+    "exact": lambda value: {"e": value},
+    "equal": lambda value: {"v": value},
+    "contains": _contains,
+}
 
 _DATE: Final[dict[str, Callable[[int, int], Query]]] = {
     "eq": lambda lo, hi: {"lo": {"$gte": lo, "$lte": hi}, "hi": {"$gte": lo, "$lte": hi}},
@@ -279,7 +298,7 @@ def _quantity(predicate: QuantityIs) -> Query:
 
 _PREDICATES: Final[dict[str, Callable[[Any], Query]]] = {
     "token": _token,
-    "reference": lambda predicate: among("v", predicate.targets),
+    "reference": lambda predicate: _under(predicate) if isinstance(predicate, UnderUrl) else among("v", predicate.targets),
     "string": _text,
     "date": lambda predicate: _DATE[predicate.prefix](predicate.lo, predicate.hi),
     "quantity": _quantity,

@@ -320,7 +320,7 @@ def _index_bounds(predicate: object) -> Sql | None:
         case RefersTo(targets):
             return _NO_MORE if targets else None
         case TextIs(value, mode):
-            return _NO_MORE if mode == "prefix" and after_prefix(value) else None
+            return _NO_MORE if mode == "equal" or (mode == "prefix" and after_prefix(value)) else None
         case DateIs(prefix, lo, hi):
             return _DATE_BOUNDS[prefix](lo, hi) if prefix in _DATE_BOUNDS else None
         case QuantityIs(prefix):

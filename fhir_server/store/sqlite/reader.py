@@ -19,13 +19,14 @@ from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp
+from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp, chains
 from fhir_server.store.conditions import refers_to
 from fhir_server.store.sqlite import logs, planner, purging
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
+from fhir_server.store.sqlite.steps import SqliteSteps
 from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
 
 SECONDS: Final = 2.0  # time limit of one statement
@@ -199,6 +200,7 @@ class SqliteSnapshot:
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
     ) -> Page:
         translator = FilterTranslator(type, self.names)
+        where = await self._resolved(type, where)
         floor = -1 if after is None else self._resume(type, visibility, sort, after) & planner.place_bits(visibility)
         total = None
         if sort:
@@ -245,7 +247,11 @@ class SqliteSnapshot:
             self._deadline = inf
         return tuple(rows)
 
+    async def _resolved(self, type: str, where: Filter) -> Filter:
+        return await chains.resolved(type, where, SqliteSteps(self, self.names))
+
     async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+        where = await self._resolved(type, where)
         paths = planner.access_paths_of_all(FilterTranslator(type, self.names), where, visibility, self)
         if not paths:
             return 0
@@ -253,6 +259,7 @@ class SqliteSnapshot:
         return int(self.rows(f"SELECT count(*) FROM ({text})", args)[0][0])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
+        where = await self._resolved(type, where)
         paths = planner.access_paths_of_all(FilterTranslator(type, self.names), where, visibility, self)
         if not paths:
             return frozenset()

@@ -15,6 +15,7 @@ from typing import Any, Final
 import apsw
 
 from fhir_server.search.filters import (
+    URL_ENDS,
     AllOf,
     AnyOf,
     DateIs,
@@ -26,11 +27,15 @@ from fhir_server.search.filters import (
     Predicate,
     Present,
     QuantityIs,
+    ReferredBy,
     RefersTo,
+    RefersToMatch,
     TextIs,
     TokenIs,
+    UnderUrl,
 )
-from fhir_server.search.visibility import VisibilityClause
+from fhir_server.search.visibility import Visibility, VisibilityClause
+from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix
 from fhir_server.store.sqlite.interning import AdmittedBands, Names
 from fhir_server.store.sqlite.rows import TABLES
@@ -42,6 +47,7 @@ FALSE: Final[Sql] = ("0", ())
 KIND_OF: Final[dict[type, str]] = {
     TokenIs: "token",
     RefersTo: "reference",
+    UnderUrl: "reference",
     TextIs: "string",
     DateIs: "date",
     QuantityIs: "quantity",
@@ -154,6 +160,10 @@ class FilterTranslator:
                 return either(*self._alternatives(parts, classes))
             case Not(part):
                 return self._negated(part, classes)
+            case RefersToMatch(param, target, where, visibility):
+                return self._refers_to_match(param, FilterTranslator(target, self.names), where, visibility or Visibility(), classes)
+            case ReferredBy(source, param, where, visibility):
+                return self._referred_by(FilterTranslator(source, self.names), param, where, visibility or Visibility())
         raise TypeError(f"not a condition: {filter!r}")
 
     def _alternatives(self, parts: tuple[Filter, ...], classes: frozenset[int]) -> Iterator[Sql]:
@@ -179,6 +189,37 @@ class FilterTranslator:
             return FALSE
         text, args = both(("x.rid = r.rid AND x.param = ?", (number,)), predicate, class_admitted("x", classes))
         return f"EXISTS (SELECT 1 FROM {of_row(TABLES[kind][0], 'x')} WHERE {text})", args
+
+    def _refers_to_match(self, param: str, target: FilterTranslator, where: Filter, visibility: Visibility, classes: frozenset[int]) -> Sql:
+        number = parameter_number(self.type, param, "reference", self.names)
+        visible = either(*[target._meets(where, clause, visibility.now) for clause in conditions.effective_clauses(visibility)])
+        if number is None or target.type_number is None or visible == FALSE:
+            return FALSE
+        prefix = target.type + "/"
+        entry = "x.rid = r.rid AND x.param = ? AND x.target >= ? AND x.target < ?"
+        text, args = both((entry, (number, prefix, after_prefix(prefix))), class_admitted("x", classes))
+        row, row_args = both(("r.type = ? AND r.id = substr(x.target, ?)", (target.type_number, len(prefix) + 1)), visible)
+        named = f"EXISTS (SELECT 1 FROM res r INDEXED BY res_id WHERE {row})"
+        return f"EXISTS (SELECT 1 FROM {of_row('ref', 'x')} WHERE {text} AND {named})", (*args, *row_args)
+
+    def _referred_by(self, source: FilterTranslator, param: str, where: Filter, visibility: Visibility) -> Sql:
+        number = parameter_number(source.type, param, "reference", self.names)
+        parts: list[Sql] = []
+        for clause in conditions.effective_clauses(visibility) if number is not None else ():
+            bands = source.admitted_bands(clause).both
+            met, met_args = source._meets(where, clause, visibility.now)
+            if not bands or met == "0":
+                continue
+            entry = "x.target = ? || r.id AND x.param = ? AND x.band = b.value"
+            text, args = both((entry, (self.type + "/", number)), class_admitted("x", clause.classes))
+            row = f"EXISTS (SELECT 1 FROM res r WHERE r.rid = x.rid AND {met})"
+            sql = f"EXISTS (SELECT 1 FROM carray(?) b CROSS JOIN ref x INDEXED BY ref_value WHERE {text} AND {row})"
+            parts.append((sql, (apsw.carray(bands), *args, *met_args)))
+        return either(*parts)
+
+    def _meets(self, where: Filter, clause: VisibilityClause, now: int) -> Sql:
+        """Return the condition that the clause admits the row, and that the row meets ``where`` by what the clause admits."""
+        return both(self.covers(clause, now), self.condition(where, clause.classes))
 
     def of_patient(self, patients: frozenset[str]) -> Sql:
         """Return the condition that the row belongs to one of these, as its first patient or another."""
@@ -222,6 +263,11 @@ def _system(system: str | None, names: Names) -> Sql:
     return FALSE if number is None else ("x.system = ?", (number,))
 
 
+def _under(predicate: UnderUrl, names: Names) -> Sql:
+    below = [("x.target >= ? AND x.target < ?", (predicate.url + end, after_prefix(predicate.url + end))) for end in URL_ENDS]
+    return either(("x.target = ?", (predicate.url,)), *below)
+
+
 def _text(predicate: TextIs, names: Names) -> Sql:
     return _TEXT[predicate.mode](predicate.value)
 
@@ -234,6 +280,7 @@ def _prefix(value: str) -> Sql:
 _TEXT: Final[dict[str, Callable[[str], Sql]]] = {
     "prefix": _prefix,
     "exact": lambda value: ("x.exact = ?", (value,)),
+    "equal": lambda value: ("x.folded = ?", (value,)),
     "contains": lambda value: ("instr(x.folded, ?) > 0", (value,)),
 }
 
@@ -287,6 +334,7 @@ def _unit(predicate: QuantityIs, names: Names) -> Sql:
 _PREDICATES: Final[dict[type, Callable[[Any, Names], Sql]]] = {
     TokenIs: _token,
     RefersTo: lambda predicate, names: among("x.target", predicate.targets),
+    UnderUrl: _under,
     TextIs: _text,
     DateIs: _date,
     QuantityIs: _quantity,

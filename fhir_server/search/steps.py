@@ -1,0 +1,68 @@
+"""The steps of a condition: chained parameters and ``_has`` (http://hl7.org/fhir/R4/search.html#chaining).
+
+A step needs the Visibility of the type that it leads to. A condition comes from the parser without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+
+from fhir_server.errors import Problem
+from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, ReferredBy, RefersToMatch, Step
+from fhir_server.search.visibility import Visibility
+
+VisibilityOf = Callable[[str, Filter], Awaitable[Visibility]]
+"""The Visibility of a step's type, for rows that meet the step's condition."""
+
+
+def steps(where: Filter) -> Iterator[Step]:
+    """All steps of a condition, also those within other steps."""
+    match where:
+        case RefersToMatch() | ReferredBy():
+            yield where
+            yield from steps(where.where)
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                if type(part) is not Has:  # a condition may have a thousand codes
+                    yield from steps(part)
+        case Not(part):
+            yield from steps(part)
+
+
+async def with_visibilities(where: Filter, visibility_of: VisibilityOf) -> Filter:
+    """The condition in which each step has the Visibility of its type; the inner steps come first.
+
+    ``visibility_of`` raises Problem ``forbidden`` for a type that the caller may not search. An alternative that needs such a type
+    (a chain leads to each type of its reference) is left out; if all do, the Problem is raised.
+    """
+    return await _filled(where, visibility_of) if any(steps(where)) else where
+
+
+async def _filled(where: Filter, visibility_of: VisibilityOf) -> Filter:
+    match where:
+        case RefersToMatch() | ReferredBy():
+            inner = await _filled(where.where, visibility_of)
+            return replace(where, where=inner, visibility=await visibility_of(where.type, inner))
+        case AllOf(parts):
+            return AllOf(tuple([await _filled(part, visibility_of) for part in parts]))
+        case AnyOf(parts):
+            return await _any_allowed(parts, visibility_of)
+        case Not(part):
+            return Not(await _filled(part, visibility_of))
+    return where
+
+
+async def _any_allowed(parts: tuple[Filter, ...], visibility_of: VisibilityOf) -> Filter:
+    allowed: list[Filter] = []
+    refusal: Problem | None = None
+    for part in parts:
+        try:
+            allowed.append(await _filled(part, visibility_of))
+        except Problem as problem:
+            if problem.kind != "forbidden":
+                raise
+            refusal = problem
+    if refusal is not None and not allowed:
+        raise refusal
+    return AnyOf(tuple(allowed))
