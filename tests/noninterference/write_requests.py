@@ -74,9 +74,10 @@ class Writes:
             "resourceType": "Provenance",
             "recorded": "2026-11-21T12:00:00Z",
             "agent": [{"who": {"reference": self._case.caller.me or "Practitioner/dr-one"}}],
-            "entity": [{"role": "source", "what": {"reference": self._name()}}],
+            "entity": [{"role": "source", "what": {"reference": self._pick(*self._probes.hidden_ids, self._name())}}],
         }
-        row.pop("about", None)
+        for name in ("about", "derivedFrom", "hasMember", "focus"):
+            row.pop(name, None)
         return Ask("create", "POST", row["resourceType"], "", (JSON_TYPE, ("x-provenance", json.dumps(said))), text_of(row))
 
     def conditional_create(self) -> Ask:
@@ -168,9 +169,12 @@ class Writes:
         """Patch a hidden or visible row, also by criteria: tests, copies and removes what may be hidden in it."""
         edits = [edit for secret in self._case.secrets for side in secret.edits for edit in side if edit[1] != "meta"]
         own = [edit for edit in edits if edit[0].startswith(("Appointment/", "Account/"))] or edits
-        if own and self._random.random() < 0.6:
+        fate = self._random.random()
+        if own and fate < 0.5:
             name, element, value = self._pick(*own)
             return self._patch_of_hidden_part(name, element, value)
+        if self._probes.hidden_ids and fate < 0.75:
+            return self._patch_of_hidden_part(self._pick(*self._probes.hidden_ids), "language", "en")
         ask = self.update()
         name, drawn = ask.path, json.loads(ask.body)
         elements = [name for name in drawn if name not in ("resourceType", "id", "meta")] + ["description", "comment", "reasonCode", "text"]
