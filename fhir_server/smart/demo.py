@@ -46,6 +46,7 @@ CLIENTS: Final = (
         "demo-confidential", "Demo web app", "app", "client_secret", _APP_SCOPES, (REDIRECT,), secret_hash=digest(SECRET), launch_uri=LAUNCH
     ),
     Client("demo-asymmetric", "Demo signed app", "app", "private_key_jwt", _APP_SCOPES, (REDIRECT,)),
+    Client("home-readings", "Home readings", "app", "none", "launch/patient patient/Patient.r patient/Observation.crs", (READINGS,)),
     Client("demo-backend", "Demo feed", "backend", "private_key_jwt", "system/*.cruds", clearance=("*",), trusted=True),
     Client(
         "demo-partner",
@@ -55,7 +56,6 @@ CLIENTS: Final = (
         "openid fhirUser launch/patient offline_access patient/*.rs",
         (REDIRECT,),
     ),
-    Client("home-readings", "Home readings", "app", "none", "launch/patient patient/Patient.r patient/Observation.crs", (READINGS,)),
 )
 
 

@@ -83,7 +83,8 @@ def register(walk: Walk, command: Command, app: PublicApp, launch: str) -> str:
     opened = ("--launch-uri", launch) if app.is_from_chart else ()
     named = ("--name", f"Public {app.folder}", "--redirect-uri", asked["redirect_uri"], "--scope", asked["scope"])
     command("client", "add", asked["client_id"], *named, *opened)
-    command("client", "approve-for-staff", asked["client_id"])
+    if app.is_from_chart:
+        command("client", "approve-for-staff", asked["client_id"])
     return asked["client_id"]
 
 

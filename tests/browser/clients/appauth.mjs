@@ -1,4 +1,5 @@
 // A desktop app with AppAuth-JS for Node.js, which opens the person's browser (xdg-open) and listens for the answer itself.
+import http from "node:http";
 import "./bundler_resolution.mjs";
 import { run, tell } from "./conversation.mjs";
 
@@ -8,6 +9,9 @@ const node = await import(`${root}/node_support/node_request_handler.js`);
 const { NodeCrypto } = await import(`${root}/node_support/crypto_utils.js`);
 const { NodeRequestor } = await import(`${root}/node_support/node_requestor.js`);
 auth.Flags.IS_LOG = false; // it would write between our lines
+
+// While the person signs in, a connection is idle for so long that the server may end it in the moment in which it is used again.
+http.globalAgent.keepAlive = false;
 
 run(async (asked) => {
   const requestor = new NodeRequestor();

@@ -26,7 +26,7 @@ run(async (asked) => {
     server, client, authentication, callback, asked.metadata.redirect_uris[0], verifier, http,
   );
   const tokens = await oauth.processAuthorizationCodeResponse(
-    server, client, granted.clone(), { expectedNonce: asked.checks?.nonce ?? nonce, maxAge: 300, requireIdToken: true },
+    server, client, granted, { expectedNonce: asked.checks?.nonce ?? nonce, maxAge: 300, requireIdToken: true },
   );
   await oauth.validateApplicationLevelSignature(server, granted, http);
   const { sub } = oauth.getValidatedIdTokenClaims(tokens);
