@@ -170,20 +170,6 @@ def steps_see_as_much_of_a_row_as_the_search_does_of_its_own_type(patch: Patch) 
 
 
 @leak("Q02")
-def chains_follow_hidden_references(patch: Patch) -> None:
-    _matching(patch, (RefersToMatch,))
-
-
-@leak("Q03")
-def has_follows_hidden_references(patch: Patch) -> None:
-    def following(step: Any, other: Any, name: str, others: Any) -> bool:
-        refers = any(entry.param == step.param and entry.value == (name,) for entry in other.entries)
-        return refers and match.matches_visible(step.visibility, other, step.where, others)
-
-    patch.setattr(match, "_refers_and_matches", following)
-
-
-@leak("Q02")
 def references_in_steps_match_hidden_rows(patch: Patch) -> None:
     for name, outermost in (("targets", lambda where: ()), ("limit_to_visible", lambda where, visible: where)):
         exact = getattr(hidden_references, name)

@@ -123,7 +123,7 @@ def step_sees(method: str, change: Callable[[Visibility], Visibility], *, row_by
     """Return a fault in what a step sees: in its look-up or, row by row, in its translation."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(steps, "_FEW", 0 if row_by_row else steps._FEW)
+        patch.setattr(steps, "_FEW", -1 if row_by_row else steps._FEW)  # -1: no step is looked up
         holder = translate.FilterTranslator if row_by_row else steps.SqliteSteps
         right = getattr(holder, method)
 

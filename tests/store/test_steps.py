@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from fhir_server.errors import Problem
+from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter, Has, Not, ReferredBy, RefersToMatch, TokenIs
+from fhir_server.search.rows import SearchableRow
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Store
 from fhir_server.store.mongodb import steps as mongo_steps
@@ -13,6 +19,7 @@ from fhir_server.store.mongodb.locks import claim
 from fhir_server.store.sqlite import steps as sqlite_steps
 from tests.store.conftest import RunScenario
 from tests.store.samples import ANYONE, NOW, OBS, clause, found, in_job, put, record, reference, token, visibility
+from tests.store.stores import empty_store
 
 FIND = Has("code", TokenIs("s", "x"))
 ROWS = (
@@ -75,7 +82,7 @@ CASES: list[tuple[str, Filter, str, Visibility]] = [
 ]
 
 
-@pytest.mark.parametrize("few", [None, 0])
+@pytest.mark.parametrize("few", [None, -1])
 def test_step_leads_to_what_its_own_visibility_admits(run: RunScenario, monkeypatch: pytest.MonkeyPatch, few: int | None) -> None:
     if few is not None:  # SQLite then tests each row of a search over all patients
         monkeypatch.setattr(sqlite_steps, "_FEW", few)
@@ -89,6 +96,41 @@ def test_step_leads_to_what_its_own_visibility_admits(run: RunScenario, monkeypa
             assert sorted(row.id for row in in_transaction.rows) == expected, (type, where)
 
     run(scenario)
+
+
+def _chains_follow_hidden_references(patch: pytest.MonkeyPatch) -> None:
+    exact = match._entries
+    patch.setattr(match, "_entries", lambda row, param, classes: exact(row, param, frozenset(range(4)) if param == "of" else classes))
+
+
+def _has_follows_hidden_references(patch: pytest.MonkeyPatch) -> None:
+    def following(step: ReferredBy, other: SearchableRow, name: str, others: match.OtherRows) -> bool:
+        refers = any(entry.param == step.param and entry.value == (name,) for entry in other.entries)
+        return refers and step.visibility is not None and match.matches_visible(step.visibility, other, step.where, others)
+
+    patch.setattr(match, "_refers_and_matches", following)
+
+
+@pytest.mark.parametrize(
+    ("plant", "type", "where", "found_by"),
+    [
+        (_chains_follow_hidden_references, OBS, to(FIND), ["a", "e", "i"]),
+        (_has_follows_hidden_references, "Encounter", by(Has("by", TokenIs("s", "hand"))), ["seen"]),
+    ],
+)
+def test_hidden_reference_is_followed_only_by_a_planted_fault(
+    monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None], type: str, where: Filter, found_by: list[str]
+) -> None:
+    async def scenario() -> list[str]:
+        store = empty_store("memory", Path())
+        await put(store, *ROWS, record("i", "p1", entries=[reference("of", "Encounter/seen", class_id=2), token("by", "hand")]))
+        exact = await found(store, where, P1, type=type)
+        assert exact != found_by
+        with monkeypatch.context() as patch:
+            plant(patch)
+            return sorted(await found(store, where, P1, type=type))
+
+    assert asyncio.run(scenario()) == found_by
 
 
 def test_patients_of_a_step_are_those_of_the_rows_found(run: RunScenario) -> None:
