@@ -3,6 +3,9 @@
 A client sends the costliest requests that are known, and some hundred searches drawn from the CapabilityStatement, while another
 process reads one resource again and again.  The program prints for each attack how long those reads took and how much memory the
 server and its processes had, and exits with 1 if a read took longer than the limit or the memory was larger.
+
+With ``--slices`` the server's event loop is asyncio's and reports its long steps (:mod:`benchmarks.slices`); the program prints their
+number and the CPU time of the longest.  Unlike the times of reads, these do not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ class Measured:
     seconds: float
     reads: list[float]
     megabytes: float
+    slices: list[float] | None = None
 
     @property
     def longest(self) -> float:
@@ -65,7 +69,8 @@ class Measured:
     def line(self) -> str:
         """A line of the table."""
         numbers = f"{1000 * self.p99:6.1f} | {1000 * self.longest:6.1f} | {self.megabytes:5.0f} | {self.seconds:6.1f}"
-        return f"| {self.name:58} | {self.answer[:12]:12} | {len(self.reads):6} | {numbers} | {'MISS' if self.is_miss else 'ok'} |"
+        slices = "" if self.slices is None else f" {len(self.slices):3} | {max(self.slices, default=0):6.1f} |"
+        return f"| {self.name:58} | {self.answer[:12]:12} | {len(self.reads):6} | {numbers} | {'MISS' if self.is_miss else 'ok'} |{slices}"
 
 
 def watch(origin: str, token: str, path: str, ready: Any, stop: Any, found: Any) -> None:
@@ -107,8 +112,8 @@ def memory(pid: int) -> float:
 class Bench:
     """A server, an attacker and another client."""
 
-    def __init__(self, server: Process, tokens: dict[str, str]) -> None:
-        self.server, self.tokens = server, tokens
+    def __init__(self, server: Process, tokens: dict[str, str], slices: Path | None = None) -> None:
+        self.server, self.tokens, self.slices = server, tokens, slices
         self.host = urlsplit(server.origin).netloc
 
     def send(self, token: str | None, method: str, path: str, body: bytes | None = None) -> str:
@@ -143,6 +148,8 @@ class Bench:
 
         sampling = threading.Thread(target=sample)
         sampling.start()
+        if self.slices:
+            self.slices.write_text("")
         began = time.perf_counter()
         answer = attack()
         seconds = time.perf_counter() - began
@@ -152,7 +159,8 @@ class Bench:
         watching.join()
         done.set()
         sampling.join()
-        return Measured(name, answer, seconds, times, most[0])
+        long = None if self.slices is None else [json.loads(line)["ms"] for line in self.slices.read_text().splitlines()]
+        return Measured(name, answer, seconds, times, most[0], long)
 
 
 def questionnaire(items: int) -> bytes:
@@ -243,6 +251,7 @@ def attacks(bench: Bench) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "app: $everything", one("self-0", "GET", "Patient/self-0/$everything")
     yield "transaction of 5,000 creates", one("backend", "POST", "", creates(5000))
     yield "transaction of 100 x 5,000 references (32 MB)", one("backend", "POST", "", linked(100, 5000))
+    yield "batch of 5,000 creates", one("backend", "POST", "", creates(5000).replace(b'"transaction"', b'"batch"'))
     yield "64 connections: plain reads", many(64, 4000, "backend", "Observation/self-0-lab-1")
     yield "64 connections: searches of 50", many(64, 1000, "backend", "Observation?_count=50")
     yield "16 connections: sorted pages of 1,000", many(16, 64, "backend", "Observation?_sort=-date&_count=1000")
@@ -349,17 +358,20 @@ def drawn(bench: Bench, count: int, random: Random) -> Iterator[Measured]:
 
 
 @contextmanager
-def running(rows: int) -> Iterator[Bench]:
-    """A server on a store of this size."""
+def running(rows: int, *, with_slices: bool = False) -> Iterator[Bench]:
+    """A server on a store of this size; ``with_slices``: it reports the long steps of its event loop."""
     import asyncio
 
     path = stores.copy_of_size(rows)
+    slices = path.with_suffix(".slices") if with_slices else None
     try:
         tokens = asyncio.run(stores.access_tokens(stores.sqlite_url(path)))
-        with fhir_server(stores.sqlite_url(path), core=None) as server:
-            yield Bench(server, tokens)
+        with fhir_server(stores.sqlite_url(path), core=None, slices=slices) as server:
+            yield Bench(server, tokens, slices)
     finally:
         stores.remove(path)
+        if slices:
+            slices.unlink(missing_ok=True)
 
 
 def main() -> None:
@@ -368,11 +380,12 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=200, help="number of searches drawn from the CapabilityStatement; default 200")
     parser.add_argument("--seed", type=int, default=1, help="of the drawn searches")
     parser.add_argument("--only", default="", help="run the attacks whose name contains this")
+    parser.add_argument("--slices", action="store_true", help="print the number of long steps of the event loop, and the longest in ms")
     options = parser.parse_args()
     print(f"| {'one client asks':58} | answer       | reads  | p99 ms | max ms |    MB | took s |    |")
     print("|---|---|---|---|---|---|---|---|")
     misses = 0
-    with running(options.rows) as bench:
+    with running(options.rows, with_slices=options.slices) as bench:
         named = (bench.measure(name, attack) for name, attack in attacks(bench) if options.only in name)
         searches = drawn(bench, options.searches, Random(options.seed)) if options.only in "drawn" else iter(())
         for results in (named, searches):

@@ -43,8 +43,12 @@ class Process:
 
 
 @contextmanager
-def fhir_server(store: str, core: int | None = SERVER_CORE, metrics_token: str = "") -> Iterator[Process]:
-    """``fhir-server serve`` on the store at this URL, one worker, on one core or (None) on any; with metrics if there is a token."""
+def fhir_server(store: str, core: int | None = SERVER_CORE, metrics_token: str = "", slices: Path | None = None) -> Iterator[Process]:
+    """``fhir-server serve`` on the store at this URL, one worker, on one core or (None) on any.
+
+    ``metrics_token``  it has metrics, which this token opens
+    ``slices``         where it reports the long steps of its event loop
+    """
     port = _free_port()
     chosen = settings(store, port)
     environment = {
@@ -55,7 +59,10 @@ def fhir_server(store: str, core: int | None = SERVER_CORE, metrics_token: str =
     }
     if metrics_token:
         environment["FHIR_SERVER_METRICS_TOKEN"] = metrics_token
-    with _running(["fhir_server", "serve", "--port", str(port)], environment, port, "/fhir/metadata", core) as process:
+    if slices:
+        environment["BENCHMARKS_SLICES"] = str(slices)
+    program = "benchmarks.slices" if slices else "fhir_server"
+    with _running([program, "serve", "--port", str(port)], environment, port, "/fhir/metadata", core) as process:
         yield process
 
 

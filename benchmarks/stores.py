@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import sys
@@ -36,7 +37,7 @@ def copy_of_size(rows: int) -> Path:
         remove(building := cached.with_suffix(".building"))
         asyncio.run(fill(sqlite_url(building), rows))
         building.rename(cached)
-    copy = CACHE / f"run-{rows}.sqlite"
+    copy = CACHE / f"run-{rows}-{os.getpid()}.sqlite"  # other runs have copies of their own
     remove(copy)
     shutil.copyfile(cached, copy)
     return copy

@@ -7,15 +7,16 @@ request, before its body is read: without a good token nothing is read or parsed
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from fhir_server import budget
 from fhir_server.access.permissions import Permissions
+from fhir_server.allocator import FreeMemory
 from fhir_server.audit import AuditLog
-from fhir_server.bodies import BodyLimits, BodyRoom, Receive, read_body
+from fhir_server.bodies import BodyLimits, Receive, read_body
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
@@ -24,6 +25,7 @@ from fhir_server.interactions.messages import JSON, AuditContext, Request, Respo
 from fhir_server.interactions.patch import ACCEPT_PATCH
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
+from fhir_server.memory import WorkingMemory
 from fhir_server.request_ids import request_id
 from fhir_server.resources import catalog, definitions
 from fhir_server.smart.accounts.session_use import AppUse
@@ -68,11 +70,14 @@ _BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 
 
 class RequestLimits(NamedTuple):
-    """The largest bodies of requests, what each request may spend, and how many of one client are served at a time."""
+    """The largest bodies of requests, what each request may spend, how many of one client are served at a time, and the bytes that all
+    work on together.
+    """
 
     bodies: BodyLimits
     budget: BudgetLimits
     client_requests: int = 16
+    memory: int = 192 * 1024 * 1024
 
 
 class FhirApi:
@@ -98,9 +103,10 @@ class FhirApi:
         self._limits = limits
         self._documents = documents
         self._smart = smart
-        self._turns = Turns(limits.client_requests)
+        self._memory = WorkingMemory(limits.memory)
+        self._free_memory = FreeMemory()
+        self._turns = Turns(limits.client_requests, self._memory)
         self._clients = KnownClients()
-        self._room = BodyRoom()
         self._use = AppUse(service.store)
 
     def prepare(self) -> None:
@@ -115,11 +121,13 @@ class FhirApi:
         spending = Budget(self._limits.budget, line.go_on, held=line.held)
         try:
             response = await self._respond(scope, receive, line, spending)
-            await self._send(response, scope, send)
+            await self._send(response, scope, send, line)
         finally:
+            size = spending.size
             spending.release()
+            self._free_memory.after(size)
 
-    async def _send(self, response: Response, scope: Scope, send: Send) -> None:
+    async def _send(self, response: Response, scope: Scope, send: Send, line: Line) -> None:
         is_head = scope["method"] == "HEAD"
         size = len(response.body) + sum(map(len, response.parts)) if response.parts else len(response.body)
         length = (b"content-length", b"%d" % size)
@@ -128,10 +136,10 @@ class FhirApi:
         if response.stream and not is_head and not await _send_stream(response.stream, send):
             return
         if size > _PART and not is_head:
-            for part in (response.body, *response.parts):
-                for start in range(0, len(part), _PART):  # each waits until the client has taken most of the last one
-                    piece = part[start : start + _PART] if len(part) > _PART else part
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            parts, response.parts = [response.body, *response.parts], []
+            for piece in _pieces(parts):  # each waits until the client has taken most of the last one
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await line.go_on()
             await send({"type": "http.response.body", "body": b""})
             return
         await send({"type": "http.response.body", "body": b"" if is_head else b"".join((response.body, *response.parts))})
@@ -144,6 +152,9 @@ class FhirApi:
         audit = AuditContext(store_lines=self._audit_log.flush)
         try:
             request = self._head(scope)
+            if not self._memory.may_begin(line.held):
+                await self._memory.begin(line.held)
+                request.now = self._clock()
             audit.with_write = self._audit_log.with_write(request, audit)
             work = self._handle(request, scope["query_string"], receive, audit, _sent_path(scope))
             response = await self._in_turn(work, line, spending)
@@ -162,9 +173,9 @@ class FhirApi:
             self._clients.put(_authorization(scope), _client_of(audit.permissions))
             await self._use.note(audit.permissions.principal.session, self._clock())
         answer = Response(response.status, response.body, headers, response.stream, response.parts)
-        return answer if request is None else await self._record(request, audit, answer)
+        return answer if request is None else await self._record(request, audit, answer, line)
 
-    async def _record(self, request: Request, audit: AuditContext, response: Response) -> Response:
+    async def _record(self, request: Request, audit: AuditContext, response: Response, line: Line) -> Response:
         """Record the request, unless its line was stored with its write.  Returns 503 in place of a response that cannot be recorded.
 
         Of a response that is sent in parts, each part is recorded too before it is sent.
@@ -174,7 +185,9 @@ class FhirApi:
             if audit.recorded.status == response.status:
                 return response
         try:
-            await self._audit_log.record_request(request, audit, response.status)
+            recording = self._audit_log.record_request(request, audit, response.status)
+            # The line of a large Bundle is built in turns, too; it has no budget, because there is no answer without it.
+            await (budget.metered(recording, Budget(BudgetLimits(), line.go_on)) if audit.entries else recording)
         except Problem as problem:
             return Response(problem.status, problem.outcome(), _error_headers(problem))
         if response.stream is not None:
@@ -271,7 +284,9 @@ class FhirApi:
         if route.body == "resource":
             await self._service.require_writable()
         limit = self._limits.bodies.of(route.body)
-        request.body, was_complete = await read_body(receive, request.headers, limit, self._room, _client_of(permissions))
+        spending = budget.current()
+        assert spending is not None
+        request.body, was_complete = await read_body(receive, request.headers, limit, spending)
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
@@ -303,6 +318,24 @@ def _authorization(scope: Scope) -> bytes:
 def _client_of(permissions: Permissions) -> str:
     """Who has turns, memory and budgets of its own: a person, or a client that acts for nobody."""
     return permissions.principal.username or permissions.principal.client_id
+
+
+def _pieces(parts: list[bytes]) -> Iterator[bytes]:
+    """The text in pieces of about one size, whatever its parts are.  It forgets each part that it has given out."""
+    together: list[bytes] = []
+    size = 0
+    for number, part in enumerate(parts):
+        parts[number] = b""
+        if together and size + len(part) > _PART:
+            yield b"".join(together)
+            together, size = [], 0
+        if len(part) > _PART:
+            yield from (part[start : start + _PART] for start in range(0, len(part), _PART))
+        else:
+            together.append(part)
+            size += len(part)
+    if together:
+        yield b"".join(together)
 
 
 async def _send_stream(stream: AsyncIterator[bytes], send: Send) -> bool:

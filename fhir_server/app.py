@@ -336,6 +336,7 @@ def request_limits(settings: Settings) -> RequestLimits:
         BodyLimits(settings.max_body_bytes, settings.max_resource_bytes),
         BudgetLimits(settings.max_request_seconds, settings.max_request_resources, settings.max_response_bytes),
         settings.max_client_requests,
+        settings.max_working_bytes,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from fhir_server.budget import Budget
 from fhir_server.errors import Problem
 from fhir_server.interactions.routing import BodyKind
 
@@ -41,53 +42,31 @@ class BodyLimits:
         return BodyLimit(min(self.resource, self.bundle), "a single resource")
 
 
-class BodyRoom:
-    """The memory for bodies on their way.  Small bodies need none of it."""
-
-    def __init__(self, total: int = 96 * 1024 * 1024) -> None:
-        self._total = total
-        self._taken: dict[str, int] = {}
-
-    def take(self, client: str, size: int) -> None:
-        """Take room for one more part of a client's body.  Raises Problem ``busy`` if there is none."""
-        taken = self._taken.get(client, 0)
-        if taken + size > self._total // 2 or sum(self._taken.values()) + size > self._total:
-            raise Problem("busy", "Too many large bodies are on their way. Try again later.")
-        self._taken[client] = taken + size
-
-    def give_back(self, client: str, size: int) -> None:
-        """Give back what a body has taken."""
-        if size:
-            self._taken[client] -= size
-            if not self._taken[client]:
-                del self._taken[client]
-
-
-async def read_body(receive: Receive, headers: Mapping[str, str], limit: BodyLimit, room: BodyRoom, client: str) -> tuple[bytes, bool]:
+async def read_body(receive: Receive, headers: Mapping[str, str], limit: BodyLimit, spending: Budget) -> tuple[bytes, bool]:
     """The body, and whether it was complete when the head was read, so that nothing was waited for.
 
-    Raises Problem ``too_large``: for a declared length before anything is read, else as soon as the body is larger.  Raises
-    ``invalid`` if the client ends the connection early, ``busy`` if there is no room for the bodies that are on their way.
+    The request holds the memory of a large body until it ends.  Raises Problem ``too_large``: for a declared length before anything is
+    read, else as soon as the body is larger.  Raises ``invalid`` if the client ends the connection early, ``busy`` if there is no room.
     """
     declared = headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 15 or int(declared) > limit.size):
         raise limit.exceeded()
+    if declared.isdecimal() and int(declared) > MAX_FORM:
+        await spending.client.wait_for_body(int(declared))
     parts: list[bytes] = []
     size = taken = 0
-    try:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Problem("invalid", "The body ended early.")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > limit.size:
-                raise limit.exceeded()
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts), len(parts) == 1
-            if size > MAX_FORM:
-                room.take(client, size - taken)
-                taken = size
-    finally:
-        room.give_back(client, taken)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem("invalid", "The body ended early.")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit.size:
+            raise limit.exceeded()
+        parts.append(part)
+        more = message.get("more_body", False)
+        if size > MAX_FORM:
+            spending.take_for_body(size - taken)
+            taken = size
+        if not more:
+            return b"".join(parts), len(parts) == 1

@@ -18,6 +18,7 @@ from time import perf_counter, thread_time
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fhir_server.errors import Problem
+from fhir_server.memory import Held
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -34,22 +35,13 @@ class BudgetLimits(NamedTuple):
 
 
 class _Spent:
-    """What has been spent, on all threads.  ``size`` is part of what the client's requests hold together."""
+    """What has been spent, on all threads.  ``size`` and ``body`` are part of what the client's requests hold together."""
 
-    __slots__ = ("held", "rows", "seconds", "size")
+    __slots__ = ("body", "held", "rows", "seconds", "size")
 
     def __init__(self, held: Held) -> None:
         self.held = held
-        self.seconds, self.rows, self.size = 0.0, 0, 0
-
-
-class Held:
-    """The bytes of one client's answers that are being made or sent."""
-
-    __slots__ = ("size",)
-
-    def __init__(self) -> None:
-        self.size = 0
+        self.seconds, self.rows, self.size, self.body = 0.0, 0, 0, 0
 
 
 class Budget:
@@ -130,13 +122,16 @@ class Budget:
         return Problem("too_costly", f"This request has used up its {self._limits.seconds:g} seconds of work. Ask for less at once.")
 
     def take(self, rows: int, size: int) -> None:
-        """Charge rows for the answer and the bytes of their bodies.  Raises Problem ``too_costly`` if any limit is reached."""
+        """Charge rows for the answer and the bytes of their bodies.
+
+        Raises Problem ``too_costly`` if any limit is reached, ``busy`` if the process has no memory for them.
+        """
         if self.is_watched:
             self.remaining()
         spent = self._spent
         spent.rows += rows
+        spent.held.take(size)
         spent.size += size
-        spent.held.size += size
         if spent.rows > self._limits.rows:
             raise Problem("too_costly", f"This request has used up its {self._limits.rows} resources. Ask for less at once.")
         if spent.held.size > self._limits.size:
@@ -144,8 +139,20 @@ class Budget:
 
     def release(self) -> None:
         """The answer has been sent, or there is none: the client's next requests may hold as much."""
-        self._spent.held.size -= self._spent.size
-        self._spent.size = 0
+        spent = self._spent
+        spent.held.give_back(spent.size)
+        spent.held.give_back_body(spent.body)
+        spent.size = spent.body = 0
+
+    def take_for_body(self, size: int) -> None:
+        """Hold so many bytes more for the request's body.  Raises Problem ``busy`` if there is no room."""
+        self._spent.held.take_for_body(size, self._spent.body)
+        self._spent.body += size
+
+    @property
+    def size(self) -> int:
+        """The bytes of the request's body and of the resources in its answer, if they are large."""
+        return self._spent.body + self._spent.size
 
     def require_room(self, size: int) -> None:
         """Require that a body of this size, or several, can still be part of the answer.  Raises Problem ``too_costly``."""

@@ -71,6 +71,7 @@ class Settings:
     max_request_seconds     maximum seconds of work for one request, all entries of a Bundle together
     max_request_resources   maximum number of resources that one request reads for its answer
     max_response_bytes      maximum size of these resources, in bytes
+    max_working_bytes       maximum bytes of large bodies and answers that one server process works on at a time
     max_bundle_entries  maximum number of entries in a batch or transaction
     search_handling     a parameter that the server does not know, in a request that does not say so by ``Prefer: handling=``:
                 ``strict`` refuses it, ``lenient`` ignores it and says so
@@ -121,6 +122,7 @@ class Settings:
     max_request_resources: int = 50_000
     max_response_bytes: int = 64 * 1024 * 1024
     search_handling: Literal["strict", "lenient"] = "strict"
+    max_working_bytes: int = 192 * 1024 * 1024
     second_factor: str = ""
     staff_apps: str = "approved"
     refresh_grace_seconds: int = 10

@@ -14,7 +14,7 @@ from functools import partial
 from time import perf_counter
 from typing import Final
 
-from fhir_server.budget import Held
+from fhir_server.memory import Held, WorkingMemory
 
 _MOST_AT_ONCE: Final = 8  # turns before the loop looks at its connections again, while steps are short
 _LONG: Final = 0.004  # seconds of a round after which the next one has a single turn
@@ -23,7 +23,7 @@ _LONG: Final = 0.004  # seconds of a round after which the next one has a single
 class Line:
     """The requests of one client: how many are being served, those that go on, and those that have not begun.
 
-    ``held``  what the client's answers hold together
+    ``held``  what the client's requests hold together
     """
 
     __slots__ = ("begun", "go_on", "held", "new", "paused")
@@ -32,7 +32,7 @@ class Line:
         self.begun = 0
         self.paused: deque[asyncio.Future[None]] = deque()
         self.new: deque[asyncio.Future[None]] = deque()
-        self.held = Held()
+        self.held = Held(turns.memory)
         self.go_on = partial(turns.go_on, self)
 
     def next(self, limit: int) -> asyncio.Future[None] | None:
@@ -46,10 +46,11 @@ class Line:
 
 
 class Turns:
-    """Gives turns to requests.  ``limit``: how many requests of one client are served at a time."""
+    """Gives turns to requests.  ``limit``: how many requests of one client are served at a time; ``memory``: what they work in."""
 
-    def __init__(self, limit: int, *, clients: int = 4096) -> None:
+    def __init__(self, limit: int, memory: WorkingMemory | None = None, *, clients: int = 4096) -> None:
         self._limit = limit
+        self.memory = memory
         self._clients = clients
         self._lines: dict[str, Line] = {}
         self._waiting: dict[Line, None] = {}  # those in which requests wait, in the order of turns
@@ -64,7 +65,7 @@ class Turns:
         line = self._lines.get(client)
         if line is None:
             if len(self._lines) >= self._clients:
-                self._lines = {name: kept for name, kept in self._lines.items() if kept.begun or kept.new or kept.held.size}
+                self._lines = {name: kept for name, kept in self._lines.items() if kept.begun or kept.new or not kept.held.is_nothing}
             line = self._lines[client] = Line(self)
         return line
 

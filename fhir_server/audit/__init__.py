@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from fhir_server import budget
 from fhir_server.audit import anchors
 from fhir_server.audit.buffer_file import BufferFile, abandoned_buffers
 from fhir_server.audit.chain import (
@@ -38,6 +39,7 @@ from fhir_server.audit.left_lines import unstored
 from fhir_server.audit.line_queue import LineQueue, unwritten
 from fhir_server.audit.pending_lines import PendingLines
 from fhir_server.audit.reading import last_number
+from fhir_server.audit.request_events import bundle_entry
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request
 from fhir_server.request_ids import request_id
@@ -133,7 +135,7 @@ class AuditLog:
         def add(transaction: Transaction, status: int) -> RecordedWrite | None:
             if not self._began or not self._durable:
                 return None
-            entry = request_entry(request, context, status, self._policy)
+            entry = request_entry(request, context, status, self._policy, [bundle_entry(one) for one in context.entries])
             pending = transaction.log_at_commit(LOG_NAME, entry, self._chain.link, lambda: self.pending.seal(entry))
             if pending is None:
                 return RecordedWrite(status)
@@ -153,7 +155,9 @@ class AuditLog:
 
         Raises Problem ``busy`` if the line cannot be stored.
         """
-        await self._lines.add(request_entry(request, context, status, self._policy))
+        entries = await budget.each(bundle_entry, context.entries) if context.entries else []
+        await budget.give_way()
+        await self._lines.add(request_entry(request, context, status, self._policy, entries))
 
     async def record_event(self, event: SecurityEvent, at: int) -> None:
         """Record a security event.  ``at`` is in microseconds since 1970 UTC.  Raises Problem ``busy`` if it cannot be stored."""

@@ -8,7 +8,7 @@ The id of the request is an entity, by the profiles of IHE's Basic Audit Log Pat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -38,9 +38,12 @@ class _Recorded(msgspec.Struct):
 _recorded = msgspec.json.Decoder(_Recorded).decode
 
 
-def request_entry(request: Request, context: AuditContext, status: int, policy: str) -> LogEntry:
-    """The entry of a request answered with an HTTP ``status`` under the policy with this digest."""
-    event = _of_request(audit_event(request, context, status, policy), request.id)
+def request_entry(request: Request, context: AuditContext, status: int, policy: str, entries: Sequence[dict[str, Any]]) -> LogEntry:
+    """The entry of a request answered with an HTTP ``status`` under the policy with this digest.
+
+    ``entries``: the entities of a Bundle's entries (:func:`~fhir_server.audit.request_events.bundle_entry`)
+    """
+    event = _of_request(audit_event(request, context, status, policy, entries), request.id)
     if not context.shown or len(context.shown) > _MOST_ROWS:
         return _entry({"event": event})
     shown: dict[str, dict[str, None]] = {}

@@ -8,7 +8,7 @@ them as models of ``fhir.resources`` takes about a hundred times as long, on the
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -47,8 +47,11 @@ _IP_ADDRESS: Final = "2"
 _SECRET_PARAMETERS: Final = frozenset({"access_token", "refresh_token", "id_token", "client_secret", "code_verifier", "password"})
 
 
-def audit_event(request: Request, context: AuditContext, status: int, policy: str) -> dict[str, Any]:
-    """The AuditEvent of a request answered with an HTTP ``status`` under the policy with this digest."""
+def audit_event(request: Request, context: AuditContext, status: int, policy: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The AuditEvent of a request answered with an HTTP ``status`` under the policy with this digest.
+
+    ``entries``: the entities of a Bundle's entries (:func:`bundle_entry`)
+    """
     is_operation = _is_operation(request)
     is_search = not is_operation and _is_search(request)
     event: dict[str, Any] = {
@@ -67,7 +70,7 @@ def audit_event(request: Request, context: AuditContext, status: int, policy: st
     actor = context.permissions.actor if context.permissions else None
     if actor is not None and actor.kind in _PURPOSES:
         event["purposeOfEvent"] = _PURPOSES[actor.kind]
-    entities = [entity for entity in (_entity(request, is_search, is_operation), *map(_bundle_entry, context.entries)) if entity]
+    entities = [entity for entity in (_entity(request, is_search, is_operation), *entries) if entity]
     if _is_conditional(request):
         entities += [{"what": {"reference": name}} for name in _written(request.path[0], context)]
     elif not entities and request.method == "POST" and len(request.path) == 1:
@@ -161,8 +164,8 @@ def _form_fields(request: Request) -> Iterable[tuple[str, str]]:
         return ()
 
 
-def _bundle_entry(entry: AuditedEntry) -> dict[str, Any]:
-    """Return the entity of a Bundle entry, with its method and, if it is not 0, its own status."""
+def bundle_entry(entry: AuditedEntry) -> dict[str, Any]:
+    """The entity of a Bundle entry, with its method and, if it is not 0, its own status."""
     details = {"method": entry.request.method} | ({"status": str(entry.status)} if entry.status else {})
     is_operation = _is_operation(entry.request)
     entity = _entity(entry.request, not is_operation and _is_search(entry.request), is_operation)

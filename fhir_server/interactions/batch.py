@@ -14,7 +14,7 @@ import msgspec
 from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, preconditions, provenance_header
-from fhir_server.interactions.bundle_entries import EntryHead, body_of, head_of, links_of, with_patch
+from fhir_server.interactions.bundle_entries import EntryHead, body_of, heads_of, links_of, with_patch
 from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.transaction import as_asked, transaction
@@ -25,8 +25,7 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
     """``POST`` of a batch or transaction Bundle to the FHIR base, by an authenticated caller.  Raises Problem ``invalid``."""
     request.require_json()
     preconditions.require_only(request)
-    bundle, texts = await service.parser.entries(request.body)
-    request.body = b""  # of which the texts are copies
+    bundle, texts = await service.parser.entries(request.take_body())
     if bundle is None or bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         raise Problem("invalid", "POST to the FHIR base requires a Bundle of type batch or transaction.")
     if "entry" in bundle or len(texts) > service.max_entries:  # one that is no array stays among the other members
@@ -34,14 +33,14 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
     entries = await budget.each(_outline, texts)
     if bundle["type"] == "batch":
         provenance_header.require_none(request)
-        heads = [head_of(value, index, request, service, batch=True) for index, value in enumerate(entries)]
-        links = links_of(entries, heads, service, batch=True)
+        heads = await heads_of(entries, request, service, batch=True)
+        links = await links_of(entries, heads, service, batch=True)
         responses = []
         for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
             texts[index] = b""  # of which the body is a copy
             responses.append(await _batch_entry(value, text, index, head, service, audit, links))
-        return _bundle_response("batch-response", responses)
-    return _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
+        return await _bundle_response("batch-response", responses)
+    return await _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
 
 
 class _ResourceOutline(msgspec.Struct, rename={"type": "resourceType"}):
@@ -97,14 +96,15 @@ async def _process_batch_request(
         raise head.problem or Problem("invalid", "This request cannot be part of a batch.")
     request = head.request
     if request.method in ("POST", "PUT"):
-        request = msgspec.structs.replace(request, body=body_of(value, text, index, links))
+        request = msgspec.structs.replace(request, body=await body_of(value, text, index, service, links))
     elif request.method == "PATCH":
-        request = with_patch(request, body_of(value, text, index, links), value.get("fullUrl", ""), links)
+        request = with_patch(request, await body_of(value, text, index, service, links), value.get("fullUrl", ""), links)
     return as_asked(request, await head.route.handle(request, service, audit))
 
 
-def _bundle_response(type: str, responses: Sequence[Response]) -> Response:
-    return Response(200, headers=((b"content-type", JSON),), parts=bundle_json.responses(type, map(_response_entry, responses)))
+async def _bundle_response(type: str, responses: Sequence[Response]) -> Response:
+    parts = bundle_json.responses(type, await budget.each(_response_entry, responses))
+    return Response(200, headers=((b"content-type", JSON),), parts=parts)
 
 
 def _response_entry(response: Response) -> tuple[bytes, ...]:
@@ -115,9 +115,10 @@ def _response_entry(response: Response) -> tuple[bytes, ...]:
         members.append(b'"location":"%s"' % headers[b"location"])
     if b"etag" in headers:
         members.append(b'"etag":%s' % json.dumps(headers[b"etag"].decode()).encode())
+    body = (response.body, *response.parts)
     if response.status >= 400 and response.body:
         members.append(b'"outcome":' + response.body)
         return (b'{"response":{%s}}' % b",".join(members),)
-    if not response.body:
+    if not any(body):
         return (b'{"response":{%s}}' % b",".join(members),)
-    return b'{"resource":', response.body, b',"response":{%s}}' % b",".join(members)
+    return b'{"resource":', *body, b',"response":{%s}}' % b",".join(members)

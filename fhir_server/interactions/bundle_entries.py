@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from fhir_server import jsontext
+from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
 from fhir_server.interactions import patch
 from fhir_server.interactions.bundle_references import BundleEntry, with_entry_index
@@ -41,16 +41,23 @@ def head_of(value: Any, index: int, request: Request, service: Service, *, batch
         return EntryHead(own, problem=with_entry_index(problem, index))
 
 
-def links_of(entries: Sequence[Any], heads: Sequence[EntryHead], service: Service, *, batch: bool) -> BundleLinks:
+async def heads_of(entries: Sequence[Any], request: Request, service: Service, *, batch: bool) -> list[EntryHead]:
+    """The heads of all entries."""
+    return await budget.each(lambda one: head_of(one[1], one[0], request, service, batch=batch), [*enumerate(entries)])
+
+
+async def links_of(entries: Sequence[Any], heads: Sequence[EntryHead], service: Service, *, batch: bool) -> BundleLinks:
     """The links of a batch or transaction: a create gets a new id, an update keeps the id in its URL or, if it is conditional, its own.
 
     Raises Problem ``invalid`` for two entries with one fullUrl.
     """
     links = BundleLinks(server_base(service.base))
-    for entry, head in zip(entries, heads, strict=True):
+
+    def add(pair: tuple[Any, EntryHead]) -> None:
+        entry, head = pair
         resource = entry.get("resource")
         if resource is None or head.request is None or (head.route is not None and head.route.body == "question"):
-            continue
+            return
         full_url = entry.get("fullUrl", "")
         path, id = head.request.path, resource.get("id")
         if head.request.method == "POST" or (head.request.method == "PUT" and len(path) == 1 and id is None):
@@ -61,6 +68,8 @@ def links_of(entries: Sequence[Any], heads: Sequence[EntryHead], service: Servic
             links.add(full_url, resource, known, keeps_id=True)
         elif head.route is not None and head.route.code == "update":
             links.add(full_url, resource, "/".join(path if len(path) > 1 else (*path, str(id))), keeps_id=True)
+
+    await budget.each(add, [*zip(entries, heads, strict=True)])
     return links
 
 
@@ -69,7 +78,7 @@ async def parse_entry(value: Any, text: bytes, index: int, request: Request, ser
     full_url = value.get("fullUrl", "")
     if request.method not in ("POST", "PUT", "PATCH"):
         return BundleEntry(index, full_url, request)
-    body = body_of(value, text, index, links)
+    body = await body_of(value, text, index, service, links)
     new = (links.target(full_url) or "").partition("/")[2] if full_url else ""
     if request.method == "PATCH":
         try:
@@ -93,15 +102,10 @@ async def parse_entry(value: Any, text: bytes, index: int, request: Request, ser
     return BundleEntry(index, full_url, request, draft, new or service.new_id())
 
 
-def body_of(value: Any, text: bytes, index: int, links: BundleLinks) -> bytes:
+async def body_of(value: Any, text: bytes, index: int, service: Service, links: BundleLinks) -> bytes:
     """The JSON text of an entry's resource with its links resolved.  Raises Problem with the entry's index."""
     try:
-        body = jsontext.members(text).get("resource", b"")
-        if not body:
-            raise Problem("invalid", "An entry with POST, PUT or PATCH requires a resource.")
-        if b"\\" in body and not has_readable_references(body, jsontext.parse(body)):
-            body = jsontext.unescape(body)
-        return links.rewrite(body, value.get("fullUrl", ""))
+        return await service.parser.linked(text, value.get("fullUrl", ""), links)
     except Problem as problem:
         raise with_entry_index(problem, index) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fhir_server import budget
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
@@ -68,9 +69,11 @@ async def everything(view: View, request: Request, service: Service) -> Response
         links.append(("next", parameters.next_link(end)))
     wanted = set(parameters.values["_type"].split(",")) if parameters.values.get("_type") else None
     referenced = await _find_referenced(view, matches, wanted)
-    entries = [bundle_json.entry(version, service.base, body=subset(version.body, shape)) for version in matches]
-    entries += [bundle_json.entry(version, service.base, "include", subset(version.body, shape)) for version in referenced]
-    return Response(200, bundle_json.searchset(entries, links=links), ((b"content-type", JSON),))
+    entries = await budget.each(lambda version: bundle_json.entry(version, service.base, body=subset(version.body, shape)), matches)
+    entries += await budget.each(
+        lambda version: bundle_json.entry(version, service.base, "include", subset(version.body, shape)), referenced
+    )
+    return Response(200, headers=((b"content-type", JSON),), parts=bundle_json.searchset(entries, links=links))
 
 
 def admit(permissions: Permissions, type: str) -> None:
@@ -114,7 +117,7 @@ def _care_date(type: str) -> str | None:
 async def _find_referenced(view: View, matches: Sequence[VisibleVersion], wanted: set[str] | None) -> list[VisibleVersion]:
     """The visible resources of no patient that the matches refer to: practitioners, locations, medications; of types that are wanted."""
     names = {f"{version.type}/{version.id}" for version in matches}
-    referenced = references(b"\n".join([version.body for version in matches]))
+    referenced = {reference for found in await budget.each(lambda version: references(version.body), matches) for reference in found}
     targets = {"/".join(target) for target in map(versioned_target, referenced) if target} - names
     shared = {target for target in targets if not catalog()[target.partition("/")[0]].subjects}
     versions: list[VisibleVersion] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from fhir_server import budget, jsontext
+from fhir_server import budget
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.resources.references import LiteralReference, parse_reference
 from fhir_server.resources.server_base import server_base
@@ -17,6 +17,7 @@ from fhir_server.search.criteria import refers
 from fhir_server.search.filters import IdIs
 from fhir_server.search.query import Query
 from fhir_server.search.result_parameters import Include
+from fhir_server.writing.parser import value_in_steps
 
 MAX_INCLUDED: Final = 1000
 """Largest number of resources that _include and _revinclude add to one page."""
@@ -84,11 +85,11 @@ class _Included:
     async def _references(self, include: Include, sources: Sequence[VisibleVersion]) -> list[LiteralReference]:
         """The references to this server, each once, in the visible bodies that the include's search parameter selects."""
         server = server_base(self._base)
-        selected = await budget.each(
-            lambda version: index.reference_texts(include.type, include.param, jsontext.parse(version.body), self._base),
-            [version for version in sources if version.type == include.type],
-        )
-        texts = dict.fromkeys(text for found in selected for text in found)
+        texts: dict[str, None] = {}
+        for version in sources:
+            if version.type == include.type:
+                texts |= dict.fromkeys(index.reference_texts(include.type, include.param, await value_in_steps(version.body), self._base))
+                await budget.give_way()
         found = (parse_reference(text if (relative := server.relative(text)) is None else relative) for text in texts)
         return [one for one in found if one and one.kind == "relative" and include.target_type in (None, one.type)]
 

@@ -64,6 +64,11 @@ class Request(msgspec.Struct):
             raise Problem("media_type", "A search by POST requires Content-Type application/x-www-form-urlencoded.")
         return parse_query(self.body)
 
+    def take_body(self) -> bytes:
+        """The body, which the request no longer holds: it may be large."""
+        body, self.body = self.body, b""
+        return body
+
     def require_json(self) -> None:
         """Require a body that is declared as JSON.  Raises Problem ``media_type``."""
         if media_type(self.headers.get("content-type", "")) not in JSON_TYPES:

@@ -66,7 +66,7 @@ async def history(view: View, request: Request, service: Service) -> Response:
     links = [("self", parameters.self_link)]
     if end is not None and parameters.count > 0:
         links.append(("next", parameters.next_link(Position((end,), id))))
-    return Response(200, bundle_json.history(versions, service.base, links, total), ((b"content-type", JSON),))
+    return Response(200, headers=((b"content-type", JSON),), parts=bundle_json.history(versions, service.base, links, total))
 
 
 def _number(position: Position, id: str) -> int:

@@ -56,12 +56,12 @@ def parse(types: Sequence[str], pairs: Sequence[Pair], request: Request, service
 async def respond(view: View, request: Request, service: Service, path: str, query: Query) -> Response:
     """The searchset Bundle of a search at this path.  Raises Problem ``invalid`` or ``forbidden``."""
     preconditions.require_only(request)
-    body = await page(view, path, query, service)
-    return Response(200, body, ((b"content-type", JSON), *service.applied_preference(request)))
+    parts = await page(view, path, query, service)
+    return Response(200, headers=((b"content-type", JSON), *service.applied_preference(request)), parts=parts)
 
 
-async def page(view: View, path: str, query: Query, service: Service) -> bytes:
-    """The searchset Bundle of one page, as JSON text."""
+async def page(view: View, path: str, query: Query, service: Service) -> list[bytes]:
+    """The searchset Bundle of one page, as JSON text in parts."""
     links = [("self", bundle_json.query_url(service.base, path, query.applied))]
     notes = _notes(query)
     if query.summary == "count" or query.count == 0:
@@ -84,7 +84,7 @@ async def page(view: View, path: str, query: Query, service: Service) -> bytes:
 _CUT = f"More than {MAX_INCLUDED} resources would be included in this page; the others were left out. Ask for a smaller _count."
 
 
-def _notes(query: Query) -> list[bytes]:
+def _notes(query: Query) -> list[bundle_json.Entry]:
     """The entry that names the parameters that have no effect."""
     if not query.ignored:
         return []

@@ -10,7 +10,7 @@ import msgspec
 from fhir_server import budget
 from fhir_server.errors import Problem
 from fhir_server.interactions import conditional_write, patch, provenance_header, write
-from fhir_server.interactions.bundle_entries import head_of, links_of, parse_entry
+from fhir_server.interactions.bundle_entries import heads_of, links_of, parse_entry
 from fhir_server.interactions.bundle_references import BundleEntry, require_distinct, resolve_by_search, with_entry_index
 from fhir_server.interactions.messages import AuditContext, AuditedEntry, Request, Response
 from fhir_server.interactions.patch import PatchedDrafts
@@ -19,6 +19,7 @@ from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
 from fhir_server.writing.writer import rank
 
+_REFERENCES_PER_SECOND: Final = 25_000  # that are stored, at most: each is looked up, indexed, and a source of labels
 _ORDER: Final = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
 
 
@@ -29,12 +30,13 @@ async def transaction(
 
     Raises the Problem of the first entry that fails.  ``texts`` is emptied meanwhile.
     """
-    heads = [head_of(value, index, request, service, batch=False) for index, value in enumerate(entries)]
+    heads = await heads_of(entries, request, service, batch=False)
+    await _require_affordable(texts)
     audit.entries = [AuditedEntry(head.request, 0) for head in heads if head.request is not None]
     for head in heads:
         if head.problem is not None:
             raise head.problem
-    links = links_of(entries, heads, service, batch=False)
+    links = await links_of(entries, heads, service, batch=False)
     parsed: list[BundleEntry] = []
     for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
         if head.request is not None:
@@ -97,10 +99,23 @@ async def _process_entry(
             return await route.read_handler(view, entry.request, service)
 
 
+async def _require_affordable(texts: Sequence[bytes]) -> None:
+    """Require that the references of a transaction can be stored in the time that remains: all of it would be in vain otherwise.
+
+    Raises Problem ``too_costly``.
+    """
+    spending = budget.current()
+    if spending is None:
+        return
+    count = sum(await budget.each(lambda text: text.count(b'"reference"'), texts))
+    if count > spending.remaining() * _REFERENCES_PER_SECOND:
+        raise Problem("too_costly", f"The transaction has {count} references, which take more than its seconds of work. Send less at once.")
+
+
 def _rank(entry: BundleEntry) -> int:
     return rank(entry.draft.type) if entry.draft else 0
 
 
 def as_asked(request: Request, response: Response) -> Response:
     """The response of an entry; one with HEAD has no body."""
-    return msgspec.structs.replace(response, body=b"") if request.method == "HEAD" and response.status < 400 else response
+    return msgspec.structs.replace(response, body=b"", parts=[]) if request.method == "HEAD" and response.status < 400 else response

@@ -2,7 +2,7 @@
 
 Run with ``python -m fhir_server.writing.parse_worker``.  It reads messages from its standard input and answers each on its
 standard output, until the input ends, as it does when the server ends in any way.  A message is MessagePack with its length
-(8 bytes, big-endian) before it.
+(8 bytes, big-endian) before it.  Large texts follow it as they are, so that there is no second copy of them.
 """
 
 from __future__ import annotations
@@ -15,28 +15,55 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.allocator import configure_allocator
+from fhir_server.allocator import configure_allocator, give_back_memory
 from fhir_server.errors import Problem, ProblemKind
 from fhir_server.resources import bundle_rules
+from fhir_server.resources.bundle_links import BundleLinks
+from fhir_server.resources.server_base import server_base
 from fhir_server.writing.draft import Draft, parse_draft
+from fhir_server.writing.entry_resources import linked_resource
 
 LENGTH_BYTES = 8
+_LARGE = 1024 * 1024  # bytes of a text, after which free memory goes back to the system
+
+
+class Links(msgspec.Struct):
+    """The links of a Bundle: the members of :class:`~fhir_server.resources.bundle_links.BundleLinks`."""
+
+    base: str
+    targets: dict[str, str]
+    versions: dict[str, str]
+    refused: set[str]
+    ambiguous: set[str]
+
+    @staticmethod
+    def of(links: BundleLinks) -> Links:
+        """What another process needs of these links."""
+        return Links(links.server.base, links.targets, links.versions, links.refused, links.ambiguous)
+
+    def known(self) -> BundleLinks:
+        """The links."""
+        return BundleLinks(server_base(self.base), self.targets, self.versions, self.refused, self.ambiguous)
 
 
 class Task(msgspec.Struct):
-    """What to do with a text.
+    """What to do with a text, which follows the message.
 
+    ``size``     of the text
     ``draft``    parse and validate a resource; the other fields are the arguments of :func:`~fhir_server.writing.draft.parse_draft`
     ``entries``  parse a Bundle, and separate its entries from the rest
+    ``links``    resolve the links of an entry with the fullUrl ``full_url``
     ``seconds``  the CPU time that this may take
     """
 
-    job: Literal["draft", "entries"]
-    text: bytes
+    job: Literal["draft", "entries", "links"]
+    size: int
     seconds: float
     type: str | None = None
     base: str = ""
     conditional: bool = False
+    full_url: str = ""
+    links: Links | None = None
 
 
 class ParsedIssue(msgspec.Struct):
@@ -49,7 +76,10 @@ class ParsedIssue(msgspec.Struct):
 
 
 class Parsed(msgspec.Struct):
-    """The result of a task: a Problem, or the texts of a valid resource's members, or those of a Bundle's entries."""
+    """The result of a task: a Problem, or the texts of a valid resource's members, or those of a Bundle's entries.
+
+    ``sizes``  of the texts that follow the message: of the entries, or of the resource with its links resolved
+    """
 
     seconds: float = 0.0
     problem: ProblemKind | None = None
@@ -58,22 +88,30 @@ class Parsed(msgspec.Struct):
     type: str = ""
     parts: dict[str, bytes] = {}
     references: list[str] = []
-    entries: list[bytes] = []
+    sizes: list[int] = []
 
 
 class _OutOfTimeError(Exception):
     """The task has used up its CPU time."""
 
 
-def run(task: Task) -> Parsed:
-    """Do the task, in its CPU time.  A Problem is part of the result."""
+def run(task: Task, text: bytes) -> tuple[Parsed, list[bytes]]:
+    """Do the task, in its CPU time; return the result and the texts of entries.  A Problem is part of the result."""
     began = _cpu_seconds()
     signal.signal(signal.SIGPROF, _out_of_time)
     signal.setitimer(signal.ITIMER_PROF, task.seconds)
+    entries: list[bytes] = []
     try:
-        parsed = _of_draft(parse_draft(task.text, task.type, base=task.base, conditional=task.conditional)) if task.job == "draft" else (
-            _entries(task.text)
-        )  # fmt: skip
+        if task.job == "draft":
+            parsed = _of_draft(parse_draft(text, task.type, base=task.base, conditional=task.conditional))
+        elif task.job == "entries":
+            parts, entries = _entries(text)
+            parsed = Parsed(parts=parts)
+        else:
+            assert task.links is not None
+            entries = [linked_resource(text, task.full_url, task.links.known())]
+            parsed = Parsed()
+        parsed.sizes = [len(entry) for entry in entries]
     except Problem as problem:
         issues = [ParsedIssue(issue.code, issue.text, issue.expression, issue.severity) for issue in problem.issues]
         parsed = Parsed(problem=problem.kind, message=str(problem), issues=issues)
@@ -82,29 +120,29 @@ def run(task: Task) -> Parsed:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     parsed.seconds = _cpu_seconds() - began
-    return parsed
+    return parsed, entries
 
 
 def _of_draft(draft: Draft) -> Parsed:
     return Parsed(type=draft.type, parts=dict(draft.parts), references=sorted(draft.references))
 
 
-def _entries(text: bytes) -> Parsed:
-    """The entries of a Bundle, and its other members.  A text that is no such Bundle has its members only."""
+def _entries(text: bytes) -> tuple[dict[str, bytes], list[bytes]]:
+    """The members of a Bundle apart from its entries, and the entries.  A text that is no such Bundle has its members only."""
     in_parts = _entries_in_parts(text)
     if in_parts is not None:
         value, parts, entries = in_parts
         bundle_rules.require_valid_if_processed(value)
-        return Parsed(parts=parts, entries=entries)
+        return parts, entries
     value = jsontext.parse(text)
     if not isinstance(value, dict):
-        return Parsed()
+        return {}, []
     bundle_rules.require_valid_if_processed(value)
     is_list = isinstance(value.get("entry"), list)
     del value
     parts = jsontext.members(text)
     entries = jsontext.items(parts.pop("entry")) if is_list else []
-    return Parsed(parts=parts, entries=entries)
+    return parts, entries
 
 
 def _entries_in_parts(text: bytes) -> tuple[dict[str, Any], dict[str, bytes], list[bytes]] | None:
@@ -143,11 +181,18 @@ def main() -> None:
     decoder, encoder = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Encoder()
     source, target = sys.stdin.buffer, sys.stdout.buffer
     while len(head := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
-        message = encoder.encode(run(decoder.decode(source.read(int.from_bytes(head)))))
+        task = decoder.decode(source.read(int.from_bytes(head)))
+        parsed, entries = run(task, source.read(task.size))
+        message = encoder.encode(parsed)
         target.write(len(message).to_bytes(LENGTH_BYTES))
         target.write(message)
+        del parsed, message
+        for number, entry in enumerate(entries):
+            target.write(entry)
+            entries[number] = b""
         target.flush()
-        del message
+        if task.size > _LARGE:
+            give_back_memory()
 
 
 if __name__ == "__main__":

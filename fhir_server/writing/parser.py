@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 import msgspec
@@ -18,11 +18,14 @@ import msgspec
 from fhir_server import budget, jsontext
 from fhir_server.errors import Issue, Problem
 from fhir_server.resources import bundle_rules
+from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.writing.draft import Draft, parse_draft
-from fhir_server.writing.parse_worker import LENGTH_BYTES, Parsed, Task
+from fhir_server.writing.entry_resources import linked_resource
+from fhir_server.writing.parse_worker import LENGTH_BYTES, Links, Parsed, Task
 
 _LARGE_BYTES: Final = 100_000
 _MANY_OBJECTS: Final = 250
+_VERY_LARGE_BYTES: Final = 4 * 1024 * 1024  # of which a process needs several times the memory, so that only one works on it at a time
 _PROCESSES: Final = 2
 _SECONDS: Final = 10.0  # CPU time for one body, where no budget says less
 _SLICE_BYTES: Final = 64 * 1024
@@ -41,6 +44,7 @@ class Parser:
         self.max_bytes = max_bytes
         self._idle: list[Process] = []
         self._turns = asyncio.Semaphore(_PROCESSES)
+        self._very_large = asyncio.Semaphore(1)
 
     async def draft(self, text: bytes, type: str | None = None, *, base: str = "", conditional: bool = False) -> Draft:
         """As :func:`~fhir_server.writing.draft.parse_draft`.
@@ -51,8 +55,8 @@ class Parser:
             raise Problem("too_large", f"The resource is larger than {self.max_bytes} bytes, the limit for a single resource.")
         if not is_large(text):
             return parse_draft(text, type, base=base, conditional=conditional)
-        parsed = await self._run(Task("draft", text, _SECONDS, type, base, conditional))
-        value = {name: await _value(part) for name, part in parsed.parts.items()}
+        parsed, _ = await self._run(Task("draft", len(text), _SECONDS, type, base, conditional), [text])
+        value = {name: await value_in_steps(part) for name, part in parsed.parts.items()}
         return Draft(parsed.type, value, parsed.parts, frozenset(parsed.references))
 
     async def entries(self, text: bytes) -> tuple[dict[str, Any] | None, list[bytes]]:
@@ -67,8 +71,18 @@ class Parser:
             bundle_rules.require_valid_if_processed(value)
             entries = jsontext.items(jsontext.members(text)["entry"]) if isinstance(value.get("entry"), list) else []
             return {name: part for name, part in value.items() if name != "entry" or not isinstance(part, list)}, entries
-        parsed = await self._run(Task("entries", text, _SECONDS))
-        return {name: await _value(part) for name, part in parsed.parts.items()} or None, parsed.entries
+        task, texts = Task("entries", len(text), _SECONDS), [text]
+        del text
+        parsed, entries = await self._run(task, texts)
+        return {name: await value_in_steps(part) for name, part in parsed.parts.items()} or None, entries
+
+    async def linked(self, text: bytes, full_url: str, links: BundleLinks) -> bytes:
+        """As :func:`~fhir_server.writing.entry_resources.linked_resource`.  Also raises Problem ``too_costly``."""
+        if not is_large(text):
+            return linked_resource(text, full_url, links)
+        task = Task("links", len(text), _SECONDS, full_url=full_url, links=Links.of(links))
+        _, (resource,) = await self._run(task, [text])
+        return resource
 
     async def close(self) -> None:
         """End the processes."""
@@ -77,15 +91,15 @@ class Parser:
             _end(process)
             await process.wait()
 
-    async def _run(self, task: Task) -> Parsed:
-        """Have a process do the task.  Raises the Problem of its result."""
-        async with self._turns:
+    async def _run(self, task: Task, texts: list[bytes]) -> tuple[Parsed, list[bytes]]:
+        """Have a process do the task with a text, which is taken from ``texts``.  Raises the Problem of its result."""
+        async with self._very_large if task.size > _VERY_LARGE_BYTES else nullcontext(), self._turns:
             spending = budget.current()
             if spending is not None:
                 task.seconds = min(task.seconds, spending.remaining())
             process = self._idle.pop() if self._idle else await _start()
             try:
-                parsed = await _exchange(process, task)
+                parsed, entries = await _exchange(process, task, texts)
             except (OSError, EOFError, msgspec.DecodeError):
                 _end(process)
                 raise Problem("busy", "The body could not be parsed at the moment. Try again later.") from None
@@ -98,7 +112,7 @@ class Parser:
         if parsed.problem is not None:
             issues = tuple(Issue(one.code, one.text, one.expression, one.severity) for one in parsed.issues)  # type: ignore[arg-type]
             raise Problem(parsed.problem, parsed.message, issues)
-        return parsed
+        return parsed, entries
 
 
 async def _start() -> Process:
@@ -108,15 +122,20 @@ async def _start() -> Process:
     return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment, limit=2**20)
 
 
-async def _exchange(process: Process, task: Task) -> Parsed:
+async def _exchange(process: Process, task: Task, texts: list[bytes]) -> tuple[Parsed, list[bytes]]:
     source, target = process.stdout, process.stdin
     assert source is not None and target is not None
     message = msgspec.msgpack.encode(task)
-    target.write(len(message).to_bytes(LENGTH_BYTES))
-    target.write(message)
+    target.write(len(message).to_bytes(LENGTH_BYTES) + message)
+    target.write(texts.pop())
     await target.drain()
     length = int.from_bytes(await source.readexactly(LENGTH_BYTES))
-    return msgspec.msgpack.decode(await source.readexactly(length), type=Parsed)
+    parsed = msgspec.msgpack.decode(await source.readexactly(length), type=Parsed)
+    entries: list[bytes] = []
+    for size in parsed.sizes:
+        entries.append(await source.readexactly(size))
+        await budget.give_way()
+    return parsed, entries
 
 
 def _end(process: Process) -> None:
@@ -124,13 +143,13 @@ def _end(process: Process) -> None:
         process.kill()
 
 
-async def _value(text: bytes) -> Any:
+async def value_in_steps(text: bytes) -> Any:
     """The value of a well-formed JSON text.  Others go on between slices of a large one."""
     if len(text) <= _SLICE_BYTES:
         return jsontext.parse(text)
     await budget.give_way()
     if text[:1] == b"{":
-        return {name: await _value(part) for name, part in jsontext.members(text).items()}
+        return {name: await value_in_steps(part) for name, part in jsontext.members(text).items()}
     if text[:1] != b"[":
         return jsontext.parse_scalar(text)
     values: list[Any] = []
@@ -148,6 +167,6 @@ async def _value(text: bytes) -> Any:
 
 async def _values(items: list[bytes]) -> list[Any]:
     if len(items) == 1:
-        return [await _value(items[0])]
+        return [await value_in_steps(items[0])]
     found: list[Any] = jsontext.parse(b"[" + b",".join(items) + b"]") if all(len(item) <= _SLICE_BYTES for item in items) else []
-    return found or [await _value(item) for item in items]
+    return found or [await value_in_steps(item) for item in items]

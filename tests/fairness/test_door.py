@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from fhir_server.bodies import BodyLimit, BodyRoom, read_body
-from fhir_server.errors import Problem
 from fhir_server.interactions.routing import ROUTES
 from tests.served import Answer, Served
 
@@ -157,41 +154,3 @@ def test_a_write_after_a_body_that_was_waited_for_resolves_the_caller_again(serv
     text = json.dumps({"resourceType": "Basic", "code": {"text": "x"}}).encode()
     assert send(served, "POST", "Basic", Body(text[:9], text[9:]), bearer(token)).status == 201
     assert send(served, "POST", "Basic", Revoking(text[:9], text[9:]), bearer(token)).status == 401
-
-
-def test_bodies_on_their_way_have_a_bounded_memory() -> None:
-    """One client may have half of it, all together the whole, small bodies need none, and it comes back with the end of each body."""
-    room = BodyRoom(1_000_000)
-    limit = BodyLimit(10_000_000, "a test")
-    part = b"x" * 100_000
-
-    async def main() -> None:
-        more = asyncio.Event()
-
-        def body(parts: int, size: int = 100_000) -> Any:
-            left = iter(range(parts))
-
-            async def receive() -> dict[str, Any]:
-                if next(left, None) is None:
-                    await more.wait()
-                    return {"type": "http.request", "body": b"", "more_body": False}
-                return {"type": "http.request", "body": part[:size], "more_body": True}
-
-            return receive
-
-        def start(client: str, parts: int, size: int = 100_000) -> Any:
-            return asyncio.create_task(read_body(body(parts, size), {}, limit, room, client))
-
-        reading = [start("a", 4), start("b", 5)]
-        await asyncio.sleep(0)
-        for client, parts in (("a", 2), ("c", 2)):
-            with pytest.raises(Problem) as refused:
-                await start(client, parts)
-            assert refused.value.kind == "busy"
-        reading += [start("a", 1), start("c", 1, 60_000)]
-        await asyncio.sleep(0)
-        more.set()
-        await asyncio.gather(*reading)
-        assert (await start("c", 5))[1] is False and not room._taken
-
-    asyncio.run(main())

@@ -59,10 +59,11 @@ TEXTS = {
 
 
 def result(text: bytes) -> tuple[Any, ...]:
-    parsed = parse_worker.run(Task("entries", text, 100.0))
+    parsed, entries = parse_worker.run(Task("entries", len(text), 100.0), text)
+    assert parsed.sizes == [len(entry) for entry in entries]
     compacted = {name: jsontext.compact(part) for name, part in parsed.parts.items()}
     issues = [(issue.code, issue.text, issue.expression) for issue in parsed.issues]
-    return parsed.problem, parsed.message, issues, compacted, [jsontext.compact(entry) for entry in parsed.entries]
+    return parsed.problem, parsed.message, issues, compacted, [jsontext.compact(entry) for entry in entries]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -90,5 +91,6 @@ def test_one_entry_is_a_value_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
         return known(text, **named)
 
     monkeypatch.setattr(jsontext, "parse", parse)
-    assert len(parse_worker.run(Task("entries", BUNDLE % b",".join([READ] * 500), 100.0)).entries) == 500
+    text = BUNDLE % b",".join([READ] * 500)
+    assert len(parse_worker.run(Task("entries", len(text), 100.0), text)[1]) == 500
     assert max(sizes) == len(READ)

@@ -14,8 +14,12 @@ import pytest
 from fhir_server import budget
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.errors import Problem
+from fhir_server.interactions import transaction
+from fhir_server.resources.bundle_links import BundleLinks
+from fhir_server.resources.server_base import server_base
 from fhir_server.writing import parser
 from fhir_server.writing.draft import parse_draft
+from fhir_server.writing.entry_resources import linked_resource
 from fhir_server.writing.parser import Parser, is_large
 from tests.served import Served
 
@@ -198,3 +202,70 @@ def test_large_bundles_are_processed_as_small_ones() -> None:
     answer = server.request(token, "POST", "Questionnaire", body=questionnaire(400))
     assert answer.status == 201 and len(answer.json["item"]) == 400
     server.close()
+
+
+def test_a_transaction_whose_references_take_too_long_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of its entries is read.  A batch is no transaction: its first entries are stored."""
+    server = Served(seeds=False)
+    token, read, right = server.token(), [], Parser.draft
+
+    async def noted(self: Parser, *args: Any, **named: Any) -> Any:
+        read.append(1)
+        return await right(self, *args, **named)
+
+    monkeypatch.setattr(Parser, "draft", noted)
+    names = [f"urn:uuid:00000000-0000-0000-0000-{number:012d}" for number in range(4)]
+    resource = json.loads(observation(hasMember=json.dumps([{"reference": name} for name in names])))
+    entries = [{"fullUrl": name, "request": {"method": "POST", "url": "Observation"}, "resource": resource} for name in names]
+
+    def send(kind: str) -> Any:
+        read.clear()
+        return server.request(token, "POST", "", body={"resourceType": "Bundle", "type": kind, "entry": entries})
+
+    monkeypatch.setattr(transaction, "_REFERENCES_PER_SECOND", 15 / server.settings.max_request_seconds)  # of the 16
+    refused = send("transaction")
+    assert (refused.status, refused.json["issue"][0]["code"], read) == (503, "too-costly", [])
+    for entry in entries:
+        entry.pop("fullUrl")
+    assert send("batch").status == 200
+    monkeypatch.setattr(transaction, "_REFERENCES_PER_SECOND", 17 / server.settings.max_request_seconds + 1)  # the control
+    for entry, name in zip(entries, names, strict=True):
+        entry["fullUrl"] = name
+    assert send("transaction").status == 200 and len(read) == 4
+    server.close()
+
+
+def test_links_of_a_large_entry_are_those_of_a_small_one() -> None:
+    """A large one is not rewritten in the event loop: its value would have to be made there."""
+    links = BundleLinks(server_base(BASE))
+    links.add("urn:uuid:00000000-0000-0000-0000-000000000001", {"resourceType": "Patient"}, "Patient/new", keeps_id=False)
+    links.add("http://other.example/Patient/7", {"resourceType": "Patient", "id": "7"}, None, keeps_id=False)
+    url = "urn:uuid:00000000-0000-0000-0000-000000000002"
+    many = many_notes(300, 400)
+    resources = {
+        "reference": observation(subject='{"reference":"urn:uuid:00000000-0000-0000-0000-000000000001"}', note=many),
+        "escaped": observation(subject='{"reference":"urn:uuid:00000000-0000-0000-0000-00000000000\\u0031"}', note=many),
+        "uri": observation(extension='[{"url":"http://x.example","valueUri":"urn:uuid:00000000-0000-0000-0000-000000000001"}]', note=many),
+        "refused": observation(subject='{"reference":"http://other.example/Patient/7"}', note=many),
+    }
+
+    def outcome(job: Callable[[], bytes]) -> object:
+        try:
+            return job()
+        except Problem as problem:
+            return problem.kind, str(problem)
+
+    async def compare(one: Parser) -> None:
+        for name, resource in resources.items():
+            text = b'{"fullUrl":"%s","resource":%s}' % (url.encode(), resource)
+            assert is_large(text)
+            here = outcome(lambda text=text: linked_resource(text, url, links))  # type: ignore[misc]
+            try:
+                there: object = await one.linked(text, url, links)
+            except Problem as problem:
+                there = problem.kind, str(problem)
+            assert here == there, name
+            assert b"Patient/new" in here if isinstance(here, bytes) else name == "refused", name
+        assert len(one._idle) == 1  # a process did it
+
+    with_parser(compare)

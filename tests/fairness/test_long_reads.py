@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fhir_server import budget
-from fhir_server.budget import Budget, BudgetLimits, Held
+from fhir_server.budget import Budget, BudgetLimits
+from fhir_server.memory import Held
 from fhir_server.store.sqlite import long_reads
 from fhir_server.store.sqlite.long_reads import LongReads, ReadingSnapshot
 from fhir_server.store.sqlite.reader import TakesLongError

@@ -76,10 +76,10 @@ def the_last_rows_of_a_record_are_the_last_stored_ones(patch: Patch) -> None:
 def the_self_link_names_the_number_of_stored_rows(patch: Patch) -> None:
     exact, counted = search.page, sighted(of_record)(View.count)
 
-    async def page(view: View, path: str, query: Any, service: Any) -> bytes:
-        body = await exact(view, path, query, service)
+    async def page(view: View, path: str, query: Any, service: Any) -> list[bytes]:
+        head, *others = await exact(view, path, query, service)
         stored = sum([await counted(view, type, EVERYTHING) for type in query.conditions])
-        return body.replace(b'"type":"searchset"', b'"type":"searchset","language":"x-%d"' % stored, 1)
+        return [head.replace(b'"type":"searchset"', b'"type":"searchset","language":"x-%d"' % stored, 1), *others]
 
     patch.setattr(search, "page", page)
 

@@ -1,8 +1,8 @@
 """The writer of the SQLite store: one thread with one connection runs all jobs.
 
 Jobs that were queued while the last commit ran are committed together, because a durable commit costs much more than a
-job.  Each has its own savepoint, so that one failed job does not affect the others.  Each process that shares the file
-has its own writer.
+job; long jobs are not, because each would wait for all.  Each has its own savepoint, so that one failed job does not affect the
+others.  Each process that shares the file has its own writer.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import apsw
 
+from fhir_server import budget
 from fhir_server.errors import Problem
 from fhir_server.store import Transaction
 from fhir_server.store.sqlite.interning import Names
+from fhir_server.store.sqlite.job_queue import JobQueue
 from fhir_server.store.sqlite.schema import open_connection
 from fhir_server.store.sqlite.transaction import SqliteTransaction
 
@@ -28,7 +30,8 @@ Job = Callable[[SqliteTransaction], Any]
 _QueuedJob = tuple[Job, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
-_MAX_BATCH: Final = 256  # jobs in one commit; limits how long the first of them waits
+_MAX_BATCH: Final = 256  # jobs in one commit
+_BATCH_SECONDS: Final = 0.02  # of jobs, after which they are committed; limits how long the first of them waits
 
 
 class _TransactionLostError(Exception):
@@ -39,7 +42,7 @@ class Writer:
     """Runs jobs one after the other and returns their results to the waiting event loops."""
 
     def __init__(self, path: Path) -> None:
-        self._queue: SimpleQueue[_QueuedJob | None] = SimpleQueue()
+        self._queue: JobQueue[_QueuedJob] = JobQueue()
         connection = open_connection(path)
         self._connection = connection
         self._names = Names(connection)
@@ -56,38 +59,35 @@ class Writer:
         future: asyncio.Future[Any] = loop.create_future()
         if not self._thread.is_alive():
             raise RuntimeError("the store is closed")
-        self._queue.put((job, loop, future))
+        spending = budget.current()
+        self._queue.put(None if spending is None else spending.client, (job, loop, future))
         return await future
 
     def close(self) -> None:
         """Finish the queued jobs, then stop."""
-        self._queue.put(None)
+        self._queue.close()
         self._thread.join()
 
     def _work(self) -> None:
-        running = True
-        while running:
-            batch: list[_QueuedJob] = []
-            waiting = self._queue.get()
-            while waiting is not None:
-                batch.append(waiting)
-                if len(batch) == _MAX_BATCH:
-                    break
-                try:
-                    waiting = self._queue.get_nowait()
-                except Empty:
-                    break
-            running = waiting is not None
-            if batch:
-                _deliver(batch, self._commit(batch))
+        while (first := self._queue.take(wait=True)) is not None:
+            batch = [first]
+            _deliver(batch, self._commit(batch))
         self._connection.close()
 
     def _commit(self, batch: list[_QueuedJob]) -> list[_Outcome]:
+        """Run and commit a job, and those that wait meanwhile, which are added to the batch."""
         try:
             self._transaction.begin()
-            if len(batch) == 1:
+            if self._queue.is_empty:
                 return [self._run_single(*batch[0])]
-            outcomes = [self._run_in_savepoint(job, future) for job, _, future in batch]
+            outcomes: list[_Outcome] = []
+            until = monotonic() + _BATCH_SECONDS
+            while True:
+                job, _, future = batch[-1]
+                outcomes.append(self._run_in_savepoint(job, future))
+                if len(batch) == _MAX_BATCH or monotonic() > until or (waiting := self._queue.take()) is None:
+                    break
+                batch.append(waiting)
             self._transaction.commit()
             return outcomes
         except Exception as error:  # also of the function that links log entries; the thread must not end
