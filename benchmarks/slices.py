@@ -1,13 +1,14 @@
 """``fhir-server`` with an event loop that reports its long steps: ``python -m benchmarks.slices serve ...``.
 
 For each step that takes more than a limit of CPU time, a line of JSON goes to the file that ``BENCHMARKS_SLICES`` names: the CPU time of
-the step in milliseconds, what ran, and where it was most of the time.  CPU time of the loop's thread does not depend on what else the
-machine does, unlike the time that another client waits.
+the step in milliseconds, how much of it was garbage collection, what ran, and where it was most of the time.  CPU time of the loop's
+thread does not depend on what else the machine does, unlike the time that another client waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -32,19 +33,31 @@ class _Watch:
     def __init__(self, path: str) -> None:
         self._file = Path(path).open("a", buffering=1)  # noqa: SIM115 - until the process ends
         self._thread = threading.get_ident()
-        self._began = 0.0
+        self._began = self._collecting_since = self._collected = 0.0
         self._seen: Counter[str] = Counter()
+        gc.callbacks.append(self._note_collection)
         threading.Thread(target=self._sample, daemon=True).start()
+
+    def _note_collection(self, phase: str, _: object) -> None:
+        if threading.get_ident() == self._thread:
+            if phase == "start":
+                self._collecting_since = time.thread_time()
+            else:
+                self._collected += time.thread_time() - self._collecting_since
 
     def run(self, handle: Handle, right: Any) -> None:
         self._seen.clear()
+        self._collected = 0.0
         self._began = time.thread_time()
         right(handle)
         cpu = time.thread_time() - self._began
         self._began = 0.0
         if cpu > LIMIT:
             where = [f"{name} ({number})" for name, number in self._seen.most_common(4)]
-            self._file.write(json.dumps({"ms": round(1000 * cpu, 1), "what": _name(handle), "where": where}) + "\n")
+            self._file.write(
+                json.dumps({"ms": round(1000 * cpu, 1), "gc": round(1000 * self._collected, 1), "what": _name(handle), "where": where})
+                + "\n"
+            )
 
     def _sample(self) -> None:
         while True:
