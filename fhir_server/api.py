@@ -136,6 +136,7 @@ class FhirApi:
         if response.stream and not is_head and not await _send_stream(response.stream, send):
             return
         if size > _PART and not is_head:
+            await line.go_on()
             parts, response.parts = [response.body, *response.parts], []
             for piece in _pieces(parts):  # each waits until the client has taken most of the last one
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
