@@ -16,7 +16,7 @@ QUERIES = [
     "patient=adult&category=laboratory",
     "code=718-7",
     "date=ge2020",
-    "status:not=final",
+    "status:not=preliminary",
     "",
 ]
 
