@@ -61,5 +61,5 @@ def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
 
     for methods in routing._BY_KEY.values():
         for method, row in list(methods.items()):
-            if row.shape[0] == "$export-status" and method == "GET":
+            if row.shape[:1] == ("$export-status",) and method == "GET":
                 patch.setitem(methods, method, replace(row, handle=status))

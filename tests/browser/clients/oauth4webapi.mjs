@@ -31,7 +31,10 @@ run(async (asked) => {
   await oauth.validateApplicationLevelSignature(server, granted, http);
   const { sub } = oauth.getValidatedIdTokenClaims(tokens);
 
-  const userinfo = await oauth.processUserInfoResponse(server, client, sub, await oauth.userInfoRequest(server, client, tokens.access_token, http));
+  // The document of RFC 8414 names what OAuth clients use, and no userinfo endpoint.
+  const userinfo = server.userinfo_endpoint
+    ? await oauth.processUserInfoResponse(server, client, sub, await oauth.userInfoRequest(server, client, tokens.access_token, http))
+    : null;
   const renewal = await oauth.refreshTokenGrantRequest(server, client, authentication, tokens.refresh_token, http);
   const renewed = await oauth.processRefreshTokenResponse(server, client, renewal);
   const known = await oauth.processIntrospectionResponse(
