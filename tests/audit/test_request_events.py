@@ -94,7 +94,7 @@ def test_batch_event_records_method_and_status_of_each_entry(served: Served) -> 
         {"method": "GET", "status": "404"},
         {"method": "GET", "status": "200"},
         {"method": "POST", "status": "422"},
-        {"method": "PATCH", "status": "405"},
+        {"method": "PATCH", "status": "400"},
     ]
 
 
