@@ -46,7 +46,7 @@ def transaction(names: list[str]) -> dict[str, Any]:
 def dying(patch: pytest.MonkeyPatch) -> None:
     """From now on each process dies after the commit of a write, before it does anything else: here, it does nothing else."""
 
-    async def record(api: FhirApi, request: Request, audit: AuditContext, response: Any) -> Any:
+    async def record(api: FhirApi, request: Request, audit: AuditContext, response: Any, line: Any) -> Any:
         return response
 
     patch.setattr(FhirApi, "_record", record)
