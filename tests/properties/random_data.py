@@ -88,6 +88,8 @@ class Chance(random.Random):
     def row(self, type: str, number: int) -> SearchableRow:
         patients = tuple(dict.fromkeys(self.choices(PATIENTS[:3], k=self.choice((0, 1, 1, 1, 2)))))
         entries = tuple(self.entry() for _ in range(self.randint(0, 7)))
+        if self.types:
+            entries += tuple(Entry("link", "reference", (self.link(),), (), self.choice(CLASSES)) for _ in range(self.randint(0, 3)))
         return SearchableRow(type, id_of(number), patients, self.choice(CLASSES), self.choice((0, 0, 0, 5, 10)), entries)
 
     def test(self, kind: str) -> Predicate:
