@@ -295,10 +295,12 @@ class FhirApi:
 
 def _indented(request: Request, response: Response) -> Response:
     """The response as the request's ``_pretty`` asks for (http://hl7.org/fhir/R4/http.html#pretty); large ones stay as they are."""
-    if ("_pretty", "true") not in request.query or response.stream or response.parts or len(response.body) > _LARGEST_INDENTED:
+    size = len(response.body) + sum(map(len, response.parts))
+    is_json = (b"content-type", JSON) in response.headers and size
+    if ("_pretty", "true") not in request.query or response.stream or size > _LARGEST_INDENTED or not is_json:
         return response
-    is_json = (b"content-type", JSON) in response.headers and response.body
-    return msgspec.structs.replace(response, body=msgspec.json.format(response.body, indent=2)) if is_json else response
+    text = b"".join((response.body, *response.parts))
+    return msgspec.structs.replace(response, body=msgspec.json.format(text, indent=2), parts=[])
 
 
 def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:

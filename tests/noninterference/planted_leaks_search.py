@@ -12,7 +12,7 @@ from fhir_server.access import versions, view
 from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, not_found
 from fhir_server.access.visible_history import NumberedPage, VisibleHistory
 from fhir_server.errors import Problem
-from fhir_server.interactions import everything, messages, read, search, write
+from fhir_server.interactions import messages, paged_parameters, read, search, write
 from fhir_server.search import hidden_references, match
 from fhir_server.search.filters import EVERYTHING, Has, Not, Present, ReferredBy, RefersToMatch
 from fhir_server.search.rows import Position
@@ -27,8 +27,8 @@ from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record
 def the_total_counts_the_record(patch: Patch) -> None:
     counted = sighted(of_record)(View.count)
 
-    async def total(view: View, source: Any, type: str, asked: Any, known: int | None) -> int | None:
-        return None if asked.total == "none" else int(await counted(view, type, asked.where))
+    async def total(view: View, asked: Any, service: Any, known: int | None) -> int | None:
+        return None if asked.total == "none" else sum([int(await counted(view, type, where)) for type, where in asked.conditions.items()])
 
     patch.setattr(search, "_total", total)
 
@@ -37,8 +37,10 @@ def the_total_counts_the_record(patch: Patch) -> None:
 def an_estimated_total_is_the_store_s_own(patch: Patch) -> None:
     exact, counted = search._total, sighted(unlimited)(View.count)
 
-    async def total(view: View, source: Any, type: str, asked: Any, known: int | None) -> int | None:
-        return int(await counted(view, type, EVERYTHING)) if asked.total == "estimate" else await exact(view, source, type, asked, known)
+    async def total(view: View, asked: Any, service: Any, known: int | None) -> int | None:
+        if asked.total != "estimate":
+            return await exact(view, asked, service, known)
+        return sum([int(await counted(view, type, EVERYTHING)) for type in asked.conditions])
 
     patch.setattr(search, "_total", total)
 
@@ -105,7 +107,7 @@ def a_page_link_is_bound_to_what_is_hidden(patch: Patch) -> None:
         )
 
     patch.setattr(search, "binding", binding)
-    patch.setattr(everything, "binding", binding)
+    patch.setattr(paged_parameters, "binding", binding)
 
 
 # Search conditions
