@@ -21,7 +21,8 @@ from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import batch
-from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query, require_acceptable
+from fhir_server.interactions.accept import require_acceptable
+from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query
 from fhir_server.interactions.patch import ACCEPT_PATCH
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service

@@ -15,7 +15,8 @@ import msgspec
 
 from fhir_server.errors import Problem
 from fhir_server.interactions import criteria
-from fhir_server.interactions.messages import Request, parse_query, require_acceptable
+from fhir_server.interactions.accept import require_acceptable
+from fhir_server.interactions.messages import Request, parse_query
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.resources.server_base import ServerBase
 

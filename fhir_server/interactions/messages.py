@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl, quote_plus
 
@@ -20,10 +19,6 @@ from fhir_server.store import LogEntry, Transaction
 
 JSON = b"application/fhir+json; charset=utf-8"
 NDJSON = b"application/fhir+ndjson"
-_ACCEPTED_AS = {
-    JSON: frozenset({"application/fhir+json", "application/json", "text/json", "json", "application/*", "*/*"}),
-    NDJSON: frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson", "application/*", "*/*"}),
-}
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~:/|,$-]*")
 JSON_TYPES = {"application/fhir+json", "application/json", "text/json"}
 
@@ -165,18 +160,6 @@ def format_query(pairs: Iterable[tuple[str, str]]) -> str:
 
 def _quote(text: str) -> str:
     return text if _UNRESERVED.fullmatch(text) else quote_plus(text, safe=":/|,$")
-
-
-def require_acceptable(request: Request, media: bytes = JSON) -> None:
-    """Require that ``_format`` or the Accept header allows ``media``.  Raises Problem ``not_acceptable``."""
-    accepted = ",".join(value for name, value in request.query if name == "_format") or request.headers.get("accept", "*/*")
-    if not _is_acceptable(accepted, media):
-        raise Problem("not_acceptable", f"The response is available only as {media.decode().partition(';')[0]}.")
-
-
-@lru_cache(256)
-def _is_acceptable(accepted: str, media: bytes) -> bool:
-    return any(media_type(item.replace(" ", "+")) in _ACCEPTED_AS[media] for item in accepted.split(","))
 
 
 def version_headers(version: VisibleVersion) -> tuple[tuple[bytes, bytes], ...]:
