@@ -144,5 +144,5 @@ async def _total(view: View, query: Query, service: Service, known: int | None) 
         return known
     one = next(iter(query.conditions)) if len(query.conditions) == 1 else None
     inexpensive = one is not None and view.permissions.patients is not None and _source(view, one, service) is view
-    wanted = any(name == "_total" for name, _ in query.applied) or inexpensive
+    wanted = any(name in ("_total", "_totalMethod") for name, _ in query.applied) or inexpensive
     return await _count(view, query, service) if wanted else None

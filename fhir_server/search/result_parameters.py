@@ -19,6 +19,7 @@ MAX_COUNT: Final = 1000
 Total = Literal["none", "accurate", "estimate"]
 Summary = Literal["count", "true", "text", "data", "false"]
 DEFAULT_TOTAL: Final[Total] = "accurate"
+_TOTALS: Final[dict[str, Total]] = {"count": "accurate", "estimate": "estimate", "none": "none"}
 
 Pair = tuple[str, str]
 
@@ -80,6 +81,12 @@ def _count(controls: ResultParameters, value: str) -> list[str]:
 
 def _total(controls: ResultParameters, value: str) -> list[str]:
     controls.total = cast(Total, _one_of("_total", value, get_args(Total)))
+    return [value]
+
+
+def _total_method(controls: ResultParameters, value: str) -> list[str]:
+    """``_totalMethod``, by which fhirpy and Aidbox ask for what R4 calls ``_total``."""
+    controls.total = _TOTALS[_one_of("_totalMethod", value, tuple(_TOTALS))]
     return [value]
 
 
@@ -202,6 +209,7 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "_sort": _sort,
     "_summary": _summary,
     "_total": _total,
+    "_totalMethod": _total_method,
 }
 CONTROLS: Final = frozenset({*_HANDLERS, *_INCLUDES})
 """The names of all result parameters."""

@@ -62,3 +62,8 @@ def test_error_of_one_entry_stays_in_a_batch(served: Served, feed: str) -> None:
     entries = [{"request": {"method": "GET", "url": url}} for url in ("Observation?colour=red", "Observation?code=718-7")]
     answer = served.request(feed, "POST", "", body={"resourceType": "Bundle", "type": "batch", "entry": entries})
     assert [entry["response"]["status"] for entry in answer.json["entry"]] == ["400", "200"]
+
+
+def test_count_of_fhirpy_is_answered(served: Served, feed: str) -> None:
+    answer = served.get(feed, "Observation?patient=adult&_count=1&_totalMethod=count")
+    assert answer.json["total"] == served.get(feed, "Observation?patient=adult&_summary=count").json["total"] > 1

@@ -240,6 +240,13 @@ def test_search_result_parameters_are_parsed() -> None:
     assert query.ignored == ()
 
 
+@pytest.mark.parametrize(("value", "total"), [("count", "accurate"), ("estimate", "estimate"), ("none", "none")])
+def test_total_can_be_asked_for_by_the_name_that_fhirpy_uses(value: str, total: str) -> None:
+    assert ask("Observation", ("_totalMethod", value)).total == total
+    with pytest.raises(Problem, match="one of count, estimate, none"):
+        ask("Observation", ("_totalMethod", "accurate"))
+
+
 def test_omitted_result_parameters_have_defaults() -> None:
     assert ask("Observation") == Query({"Observation": EVERYTHING}, (), DEFAULT_COUNT, DEFAULT_TOTAL, "false")
 
