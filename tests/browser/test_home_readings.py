@@ -71,9 +71,10 @@ def test_smart_113_app_reads_the_record_and_writes_the_persons_own_statement(
     tags = {tag["code"] for tag in json.loads(walk.text("body"))["meta"]["tag"]}
     assert tags & {"patient-reported", "proxy-reported"} == {f"{'patient' if username == patient else 'proxy'}-reported"}
 
-    id = re.findall(r"Observation/(\S+)\.", outcome)[0]
-    token = command("token", "--client", "demo-backend", "--scope", "system/*.rs")
-    stored = httpx.get(f"{origin}/fhir/Observation/{id}", headers={"Authorization": f"Bearer {token}"}).json()
+    url = f"{origin}/fhir/Observation/" + re.findall(r"Observation/(\S+)\.", outcome)[0]
+    headers = {"Authorization": "Bearer " + command("token", "--client", "demo-backend", "--scope", "system/*.rd")}
+    stored = httpx.get(url, headers=headers).json()
+    assert httpx.delete(url, headers=headers).status_code == 204  # other tests know what is in the demo's records
     assert stored["valueQuantity"]["value"] == 71.5 and stored["performer"][0]["reference"] == performer
     assert stored["subject"]["reference"] == f"Patient/{patient}"
 
