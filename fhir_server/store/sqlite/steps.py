@@ -7,9 +7,12 @@ that the step's Visibility admits; EXISTS also reads rows held back from release
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
+
+import apsw
 
 from fhir_server.search.filters import AllOf, Filter, Present, ReferredBy, Step
 from fhir_server.search.visibility import Visibility
@@ -53,13 +56,19 @@ class SqliteSteps:
                 continue
             text, args = union(paths)
             most = _NO_LIMIT if clause.patients is not None else _FEW
+            rows = self.reader.rows(f"SELECT h.rid FROM ({text} LIMIT ?) h", (*args, most + 1))
+            if len(rows) > most:
+                return None
+            if not rows:
+                continue
             admitted, admitted_args = class_admitted("x", clause.classes)
             sql = (
-                f"SELECT x.target FROM ({text} LIMIT ?) h CROSS JOIN {of_row('ref', 'x')}"
-                f" WHERE x.rid = h.rid AND x.param = ? AND x.target >= ? AND x.target < ? AND {admitted} LIMIT ?"
+                f"SELECT x.target FROM carray(?) h CROSS JOIN {of_row('ref', 'x')}"
+                f" WHERE x.rid = h.value AND x.param = ? AND x.target >= ? AND x.target < ? AND {admitted} LIMIT ?"
             )
             limits = (prefix, after_prefix(prefix))
-            targets = self.reader.rows(sql, (*args, most + 1, number, *limits, *admitted_args, most + 1))
+            rids = apsw.carray(array("q", [rid for (rid,) in rows]))
+            targets = self.reader.rows(sql, (rids, number, *limits, *admitted_args, most + 1))
             if len(targets) > most:
                 return None
             found.update([target for (target,) in targets])
