@@ -329,7 +329,8 @@ def types_seen_through() -> frozenset[str]:
 def data_classes(type: str) -> frozenset[str]:
     """The data classes that rows of ``type`` may have."""
     declared = catalog()[type]
-    return frozenset({declared.data_class, *declared.by_category.values(), *declared.by_status.values(), *declared.by_source.values()})
+    found = {declared.data_class, *declared.by_category.values(), *declared.by_status.values(), *declared.by_source.values()}
+    return frozenset(found | {labeling.IF_PSYNOTE[data] for data in found & labeling.IF_PSYNOTE.keys()})
 
 
 def patient_context(principal: Principal) -> str | None:

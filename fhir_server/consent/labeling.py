@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fhir_server.consent import (
     common_rows,
@@ -149,12 +149,16 @@ async def _read(run: LabelingRun) -> None:
     run.parts.label_narrative(run.resource)
 
 
+IF_PSYNOTE: Final = {"note": "psynote"}
+"""Data class -> that of rows with the label ``PSYNOTE``."""
+
+
 def _complete(run: LabelingRun) -> None:
     """Add the labels that follow from the patients, the data class and the other labels."""
     if run.type.shared_rows == "all" and len(run.patients) > 1:
         run.labels.add(MIXED)
-    if PSYNOTE in run.labels and run.data == "note":
-        run.data = "psynote"
+    if PSYNOTE in run.labels:
+        run.data = IF_PSYNOTE.get(run.data, run.data)
     if run.labels & INHERITED:  # step 13: the second signal for ambiguous codes
         run.labels |= run.possible
     if UNRESOLVED in run.labels:

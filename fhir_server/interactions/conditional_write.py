@@ -74,9 +74,14 @@ async def delete(request: Request, service: Service, audit: AuditContext) -> Res
 
     Raises Problem ``precondition`` for more matches.
     """
-    criteria.of_url(request)
-    provenance_header.require_none(request)
-    return await service.write_with_view(request, audit, lambda context: delete_in(context, request, service))
+
+    async def job(context: WriteContext) -> Response:
+        write_rights.require_may_delete(context.view.permissions, request.path[0], request)
+        criteria.of_url(request)
+        provenance_header.require_none(request)
+        return await delete_in(context, request, service)
+
+    return await service.write_with_view(request, audit, job)
 
 
 async def delete_in(context: WriteContext, request: Request, service: Service, names: Sequence[str] | None = None) -> Response:

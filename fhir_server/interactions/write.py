@@ -81,9 +81,13 @@ async def received(request: Request, service: Service, audit: AuditContext) -> D
 
 async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
     """``DELETE Type/id``: 204, also for a resource that does not exist."""
-    criteria.require_none(request)
-    provenance_header.require_none(request)
-    return await service.write_with_view(request, audit, lambda context: delete_in(context, request))
+
+    async def job(context: WriteContext) -> Response:
+        criteria.require_none(request)
+        provenance_header.require_none(request)
+        return await delete_in(context, request)
+
+    return await service.write_with_view(request, audit, job)
 
 
 async def create_in(

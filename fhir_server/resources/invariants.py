@@ -171,7 +171,7 @@ def _entries_have(key: str) -> Predicate:
     name, kinds = ENTRY_ELEMENTS[key]
 
     def is_met(node: Any, resource: Any, root: Any) -> bool:
-        wanted = node.get("type") in kinds
+        wanted = any(node.get("type") == kind for kind in kinds)  # the type may be anything that JSON has
         return all((name in entry) == wanted for entry in _items(node, "entry"))
 
     return is_met
