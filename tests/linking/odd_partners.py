@@ -76,6 +76,7 @@ class OddPartner(httpx.AsyncBaseTransport):
 
     instead: dict[str, Any] = field(default_factory=dict)
     calls: list[httpx.Request] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)  # paths
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.calls.append(request)
@@ -90,6 +91,7 @@ class OddPartner(httpx.AsyncBaseTransport):
             raise answer
         if isinstance(answer, dict):
             answer = httpx.Response(200, json=answer)
+        self.answered.append(path)
         return httpx.Response(answer.status_code, headers=answer.headers, stream=answer.stream)
 
     def asked(self, path: str) -> int:

@@ -13,7 +13,7 @@ from fhir_server.linking import organizations
 from fhir_server.linking.organizations import Organization
 from tests.linking.odd_partners import HONEST, ODD, ODD_BASE, OddWorld, bundle, laboratory
 from tests.linking.odd_table import PEANUT, POTASSIUM, UNKNOWN
-from tests.waiting import HANG, let_others_run
+from tests.waiting import HANG, let_others_run, until
 
 NOT_YET = "The other health system has not answered our question about {} yet. " + UNKNOWN
 EVERYTHING = "The other health system has not answered our question about the information in this record yet."
@@ -35,6 +35,23 @@ async def hang(request: httpx.Request) -> Any:
     await asyncio.Event().wait()
 
 
+def slow_at(*paths: str) -> tuple[OddWorld, str]:
+    """A world and its page; the partner never answers at these paths, and the page's time is over when it has answered all others."""
+    world = OddWorld({})
+    page = world.linked()
+    world.read(page)
+    asked = [request.url.path for request in world.partner.calls]
+    others = [path for path in asked[asked.index("/fhir/Patient/p1") :] if path not in paths]
+    answered = len(world.partner.answered)
+
+    async def hang_after_the_others(request: httpx.Request) -> Any:
+        await until(lambda: len(world.partner.answered) >= answered + len(others), "all others are answered")
+        await hang(request)
+
+    world.partner.instead |= dict.fromkeys(paths, hang_after_the_others)
+    return world, page
+
+
 def _wait_link(world: OddWorld, page: str) -> str:
     found = re.search(r'<a href="([^"]+)">Wait for the rest</a>', world.ours.http.get(page).text)
     assert found
@@ -42,8 +59,8 @@ def _wait_link(world: OddWorld, page: str) -> str:
 
 
 def test_slow_list_does_not_hold_up_the_others() -> None:
-    world = OddWorld({"/fhir/AllergyIntolerance": hang, "/fhir/Encounter": hang})
-    outline = world.read(world.linked())
+    world, page = slow_at("/fhir/AllergyIntolerance", "/fhir/Encounter")
+    outline = world.read(page)
     assert f"{SLOW} Still to come: Allergies, Visits." in outline.above
     assert outline.section("Allergies") == [NOT_YET.format("allergies")]
     assert outline.section("Test results") == POTASSIUM
@@ -51,8 +68,7 @@ def test_slow_list_does_not_hold_up_the_others() -> None:
 
 
 def test_person_can_wait_for_the_rest_alone() -> None:
-    world = OddWorld({"/fhir/AllergyIntolerance": hang})
-    page = world.linked()
+    world, page = slow_at("/fhir/AllergyIntolerance")
     rest = _wait_link(world, page)
     assert rest == f"{page}?wait=allergies"
     del world.partner.instead["/fhir/AllergyIntolerance"]
