@@ -11,6 +11,7 @@ import pytest
 from fhir_server.smart import demo
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import DAY, GRANT_LIFE, HOUR, MINUTE, SECOND, digest
+from fhir_server.smart.core.persons import ChartPage, Person, RecordChoice
 from fhir_server.smart.core.token_grants import ACCESS, TokenGrant, find
 from tests.smart.environment import SCOPE, Page, World, claims_of
 from tests.smart.openid_helpers import PostedForm, change_client, silent
@@ -177,13 +178,18 @@ def test_record_that_may_not_be_opened_any_more_gets_no_code(world: World) -> No
     assert silent(world)["error"] == "consent_required"
 
 
+class TwoCharts:
+    """A clinician's patients: two children."""
+
+    async def find(self, person: Person, reader: str, typed: str, page: str, now: int) -> ChartPage:
+        return ChartPage(tuple(RecordChoice(id, id, "Patient") for id in ("child", "teen")))
+
+    async def one(self, person: Person, patient: str, now: int) -> RecordChoice | None:
+        return RecordChoice(patient, patient, "Patient")
+
+
 def test_staff_in_a_record_is_interaction_required(world: World) -> None:
-    async def everyone(person: object, now: int) -> list[Any]:
-        from fhir_server.smart.core.persons import RecordChoice
-
-        return [RecordChoice(id, id, "Patient") for id in ("child", "teen")]
-
-    object.__setattr__(world.smart, "records", everyone)
+    object.__setattr__(world.smart, "charts", TwoCharts())
     world.tokens("clinician", "teen")
     assert silent(world)["error"] == "interaction_required"
 
