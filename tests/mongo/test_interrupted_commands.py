@@ -170,7 +170,7 @@ async def disturbed(members: ReplicaSet, asked: Asked, mode: Any, how: str) -> t
     return acknowledged, left, failure.struck
 
 
-@pytest.mark.parametrize("how", ELECTION)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=pytest.mark.slow if how == "hangs up" else ()) for how in ELECTION])
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.__name__)
 def test_election_during_any_command_applies_all_or_nothing(
     members: ReplicaSet, asked: Asked, how: str, monkeypatch: pytest.MonkeyPatch
