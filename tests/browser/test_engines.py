@@ -33,8 +33,7 @@ def chromium_window(chrome: Chrome) -> Browser:
 @pytest.fixture(scope="module")
 def firefox_window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     binary = shutil.which("firefox-esr") or shutil.which("firefox")
-    if binary is None:
-        pytest.skip("Firefox is not installed, and scripts/packages.sh firefox could not install it.")
+    assert binary, "Firefox is missing: run scripts/browser.sh (make test does)."
     with firefox(binary, tmp_path_factory.mktemp("firefox")) as window:
         yield window
 
@@ -42,8 +41,7 @@ def firefox_window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser
 @pytest.fixture(scope="module")
 def webkit_window() -> Iterator[Browser]:
     driver, display_server = shutil.which("WebKitWebDriver"), shutil.which("Xvfb")
-    if driver is None or display_server is None or mini_browser() is None:
-        pytest.skip("WebKitGTK's driver or Xvfb is not installed, and scripts/packages.sh webkit could not install it.")
+    assert driver and display_server and mini_browser(), "WebKit's driver or Xvfb is missing: run scripts/browser.sh (make test does)."
     with webkit(driver, display_server) as window:
         yield window
 

@@ -65,6 +65,7 @@ class Asker(Writes):
     def __init__(self, case: Case, capability: Capability, seed: int) -> None:
         self._case = case
         self._capability = capability
+        self._all_types = capability.types
         self._random = Random(f"asks {seed} {case.seed}")
         self._probes = Probes.of(case)
         self._types = tuple(sorted({name.partition("/")[0] for name in (*self._probes.hidden_ids, *self._probes.shown_ids)}))
@@ -128,20 +129,6 @@ class Asker(Writes):
             if f"{type}:{param}" in self._capability.includes[type]:
                 asks.append(Ask.get("include", type, [("_include", f"{type}:{param}")]))
         return asks
-
-    def _pick(self, *values: Any) -> Any:
-        return self._random.choice(values)
-
-    def _type(self) -> str:
-        return self._pick(*self._types) if self._random.random() < 0.9 else self._pick(*self._capability.types)
-
-    def _name(self) -> str:
-        fate = self._random.random()
-        if fate < 0.5 and self._probes.hidden_ids:
-            return self._pick(*self._probes.hidden_ids)
-        if fate < 0.9:
-            return self._pick(*self._probes.shown_ids)
-        return f"{self._type()}/{UNKNOWN}"
 
     def _value(self, type: str, param: str, kind: str) -> str:
         fate = self._random.random()

@@ -24,12 +24,22 @@ class Writes:
     _random: Random
     _probes: Probes
     _patient: str
+    _types: tuple[str, ...]
+    _all_types: tuple[str, ...]
 
     def _pick(self, *values: Any) -> Any:
-        raise NotImplementedError
+        return self._random.choice(values)
+
+    def _type(self) -> str:
+        return self._pick(*self._types) if self._random.random() < 0.9 else self._pick(*self._all_types)
 
     def _name(self) -> str:
-        raise NotImplementedError
+        fate = self._random.random()
+        if fate < 0.5 and self._probes.hidden_ids:
+            return self._pick(*self._probes.hidden_ids)
+        if fate < 0.9:
+            return self._pick(*self._probes.shown_ids)
+        return f"{self._type()}/{UNKNOWN}"
 
     def _subject(self) -> dict[str, Any]:
         return ref("Patient", self._patient)
