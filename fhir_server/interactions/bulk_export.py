@@ -28,6 +28,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
 
     Raises Problem ``invalid``, ``forbidden``, ``not_found`` or ``too_many``.
     """
+    await service.authenticate(request, audit)
     if not re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", request.headers.get("prefer", "")):
         raise Problem("invalid", "$export requires the header Prefer: respond-async.")
     export_request = bulk_export_request.parse(request, service.base)

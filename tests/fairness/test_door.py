@@ -18,6 +18,11 @@ _PATHS = [
     for route in ROUTES
     if route.body
 ] + [("POST", "", "bundle")]
+_BODYLESS = [
+    (route.method, "/".join(_NAMED.get(part, "x") if part[0] == "{" else part for part in route.shape))
+    for route in ROUTES
+    if not route.body
+]
 # what each kind of request with a body needs; exports need no scope of their own
 _SCOPED = [(method, path, body) for method, path, body in _PATHS if path and "$export" not in path]
 # scopes that do not cover the request
@@ -86,6 +91,12 @@ def test_nothing_of_a_body_is_read_without_the_scope(served: Served, method: str
         body = Body(b"{")
         answer = send(served, method, path, body, bearer(served.token(scope=scope), kind))
         assert (answer.status, body.taken) == (403, 0), answer.body
+
+
+@pytest.mark.parametrize(("method", "path"), _BODYLESS)
+def test_parameters_are_judged_only_after_the_token(served: Served, method: str, path: str) -> None:
+    for query in (b"colour=red", b"_count=x", b""):
+        assert send(served, method, path, Body(), {"prefer": "respond-async"}, query).status == 401
 
 
 def test_nothing_of_a_body_is_read_if_the_policy_refuses_the_write(served: Served) -> None:

@@ -66,43 +66,33 @@ def an_include_steps_over_hidden_rows(patch: Patch) -> None:
     patch.setattr(search, "included", collected)
 
 
+def relook_with(patch: Patch, code: str, look: Any, method: str, planted: Any) -> None:
+    """Replace a method of the View while requests of one interaction are handled."""
+
+    async def looking(view: View, request: Any, service: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(View, method, planted)
+            return await look(view, request, service)
+
+    relook(patch, code, looking)
+
+
 @leak("A03")
 def a_compartment_has_all_that_is_stored_in_it(patch: Patch) -> None:
-    exact, whole = search_several.search_compartment, sighted(unlimited)(View.find)
-
-    async def searching(view: View, request: Any, service: Any) -> Any:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(View, "find", whole)
-            return await exact(view, request, service)
-
-    relook(patch, "search-compartment", searching)
+    relook_with(patch, "search-compartment", search_several.search_compartment, "find", sighted(unlimited)(View.find))
 
 
 @leak("C01")
 def a_search_of_several_types_counts_what_is_stored(patch: Patch) -> None:
-    exact, counted = search_several.search_system, sighted(of_record)(View.count)
-
-    async def searching(view: View, request: Any, service: Any) -> Any:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(View, "count", counted)
-            return await exact(view, request, service)
-
-    relook(patch, "search-system", searching)
+    relook_with(patch, "search-system", search_several.search_system, "count", sighted(of_record)(View.count))
 
 
 @leak("Q12")
 def a_compartment_of_a_hidden_row_can_be_searched(patch: Patch) -> None:
-    exact = search_several.search_compartment
-
     async def as_asked(self: View, type: str, where: Any, sort: Any = ()) -> Any:
         return where
 
-    async def searching(view: View, request: Any, service: Any) -> Any:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(View, "_require_answerable", as_asked)
-            return await exact(view, request, service)
-
-    relook(patch, "search-compartment", searching)
+    relook_with(patch, "search-compartment", search_several.search_compartment, "_require_answerable", as_asked)
 
 
 @leak("A02")
