@@ -5,21 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlencode
 
-from selenium.common import TimeoutException
+from selenium.common import StaleElementReferenceException, TimeoutException, WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.waiting import HANG
+from tests.waiting import HANG, wait_until
 
 APP = "http://127.0.0.1:8765"
 PASSWORD = "Demo-pass-2026"
 SCOPE = "openid fhirUser launch/patient offline_access patient/*.rs"
 TYPES = ("Observation", "MedicationStatement", "Appointment")
 STATE = "a-state-of-twenty-two-characters-or-more"
+ABORTED = ("aborted by navigation", "Inspected target navigated or closed", "Cannot find context", "no such execution context")
+T = TypeVar("T")
+
+
+def aborted(error: WebDriverException) -> bool:
+    """Whether Chromium has not answered because the page was just being replaced by the next one."""
+    return any(words in str(error.msg) for words in ABORTED)
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,12 @@ class Walk:
 
     def press(self, selector: str) -> None:
         """Click a button and wait until the browser has left the page."""
-        document = self.one("html")
-        self.one(selector).click()
+        document, element = self.one("html"), self.one(selector)
+        try:
+            element.click()
+        except WebDriverException as error:
+            if not aborted(error):  # by the page to which the click leads
+                raise
         self.until_left(document)
 
     def until_left(self, document: WebElement) -> None:
@@ -161,13 +173,28 @@ class Walk:
         return self.one(f"#{id}").text
 
     def one(self, selector: str) -> WebElement:
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
+        return self._answered(lambda: self.browser.find_element(By.CSS_SELECTOR, selector))
 
     def all(self, selector: str) -> list[WebElement]:
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+        return self._answered(lambda: self.browser.find_elements(By.CSS_SELECTOR, selector))
+
+    def _answered(self, ask: Callable[[], T]) -> T:
+        """Ask again until the browser is not just replacing the page."""
+        found: list[T] = []
+
+        def is_answered() -> bool:
+            try:
+                found.append(ask())
+            except WebDriverException as error:
+                if not aborted(error):
+                    raise
+            return bool(found)
+
+        wait_until(is_answered, "the browser answers about the page")
+        return found[0]
 
     def until(self, reached: Callable[[], bool]) -> None:
-        wait = WebDriverWait(self.browser, HANG, poll_frequency=0.02)
+        wait = WebDriverWait(self.browser, HANG, 0.02, (StaleElementReferenceException,))
         try:
             wait.until(lambda _: reached())
         except TimeoutException:
