@@ -20,16 +20,7 @@ _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-
 _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 _COMPARTMENT = "http://hl7.org/fhir/CompartmentDefinition"
 _BULK = "http://hl7.org/fhir/uv/bulkdata"
-_OPERATIONS = {
-    "Patient": (
-        ("everything", "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
-        ("export", f"{_BULK}/OperationDefinition/patient-export"),
-    ),
-    "Group": (("export", f"{_BULK}/OperationDefinition/group-export"),),
-}
-_RESOURCE_OPERATIONS = tuple(
-    (name, f"http://hl7.org/fhir/OperationDefinition/Resource-{name}") for name in ("meta", "meta-add", "meta-delete", "validate")
-)
+_OPERATIONS = tuple(dict.fromkeys((route.shape, route.definition) for route in ROUTES if route.definition))
 _CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[:1] == ("{type}",) and route.code != "operation"))
 
 
@@ -57,7 +48,7 @@ def capability_statement(base: str, oauth: dict[str, str], now: int, *, several_
                 "resource": [_resource(type, several_deletes) for type in sorted(catalog())],
                 "interaction": [{"code": "batch"}, {"code": "transaction"}, {"code": "search-system"}],
                 "compartment": [f"{_COMPARTMENT}/{name[0].lower()}{name[1:]}" for name in definitions.compartments()],
-                "operation": [{"name": "export", "definition": f"{_BULK}/OperationDefinition/export"}],
+                "operation": _operations(""),
             }
         ],
     )
@@ -93,9 +84,15 @@ def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
         "searchRevInclude": ["*", *_reverse_includes()[type]],
         "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
-    operations = (*_OPERATIONS.get(type, ()), *_RESOURCE_OPERATIONS)
-    resource["operation"] = [{"name": name, "definition": definition} for name, definition in operations]
+    resource["operation"] = _operations(type)
     return {name: value for name, value in resource.items() if value != []}
+
+
+def _operations(type: str) -> list[dict[str, str]]:
+    """The operations of a type, or ("") those of the whole server."""
+    at = (type, "{type}") if type else ("",)
+    found = {definition: shape[-1][1:] for shape, definition in _OPERATIONS if (shape[0] if shape[1:] else "") in at}
+    return [{"name": name, "definition": definition} for definition, name in found.items()]
 
 
 @cache

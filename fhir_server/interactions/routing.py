@@ -48,6 +48,7 @@ class Route:
     ``admit``         for interactions with a body: raises Problem ``forbidden`` for callers who may not do this to the type,
                       whatever the body says
     ``typed``         which segment of the path names this type
+    ``definition``    canonical URL of the OperationDefinition that the route implements
     """
 
     code: str
@@ -61,6 +62,7 @@ class Route:
     admit: Admission | None = None
     typed: int = 0
     conditional: bool = False
+    definition: str = ""
 
 
 def _read_route(
@@ -71,16 +73,24 @@ def _read_route(
     body: BodyKind = "",
     admit: Admission | None = None,
     typed: int = 0,
+    definition: str = "",
 ) -> Route:
     async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
         expected = (request.path[0], request.path[1]) if code == "read" else None
         return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service), expected)
 
-    return Route(code, method, shape, handle, read_handler, body=body, admit=admit, typed=typed)
+    return Route(code, method, shape, handle, read_handler, body=body, admit=admit, typed=typed, definition=definition)
 
 
 _COMPARTMENT = ("{compartment}", "{id}", "{member}")
+_R4, _BULK = "http://hl7.org/fhir/OperationDefinition", "http://hl7.org/fhir/uv/bulkdata/OperationDefinition"
 _EXPORT_BODIES: tuple[tuple[str, BodyKind], ...] = (("GET", ""), ("POST", "resource"))
+_QUESTION_BODIES: tuple[tuple[str, BodyKind], ...] = (("GET", ""), ("POST", "question"))
+_EXPORTS = (
+    (("$export",), f"{_BULK}/export"),
+    (("Patient", "$export"), f"{_BULK}/patient-export"),
+    (("Group", "{id}", "$export"), f"{_BULK}/group-export"),
+)
 
 ROUTES: tuple[Route, ...] = (
     _read_route("read", "GET", ("{type}", "{id}"), read.read),
@@ -103,9 +113,19 @@ ROUTES: tuple[Route, ...] = (
         admit=search_several.admit_member,
         typed=2,
     ),
-    _read_route("operation", "GET", ("Patient", "{id}", "$everything"), everything.everything),
-    _read_route("operation", "POST", ("Patient", "{id}", "$everything"), everything.everything, body="question", admit=everything.admit),
-    _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta),
+    *(
+        _read_route(
+            "operation",
+            method,
+            ("Patient", "{id}", "$everything"),
+            everything.everything,
+            body=body,
+            admit=everything.admit if body else None,
+            definition=f"{_R4}/Patient-everything",
+        )
+        for method, body in _QUESTION_BODIES
+    ),
+    _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta, definition=f"{_R4}/Resource-meta"),
     *(
         Route(
             "operation",
@@ -115,11 +135,20 @@ ROUTES: tuple[Route, ...] = (
             batchable=False,
             body="resource",
             admit=meta_operations.admit,
+            definition=f"{_R4}/Resource-{name[1:]}",
         )
         for name in ("$meta-add", "$meta-delete")
     ),
     *(
-        Route("operation", "POST", shape, validation.validate, body="question", admit=validation.admit)
+        Route(
+            "operation",
+            "POST",
+            shape,
+            validation.validate,
+            body="question",
+            admit=validation.admit,
+            definition=f"{_R4}/Resource-validate",
+        )
         for shape in (("{type}", "$validate"), ("{type}", "{id}", "$validate"))
     ),
     Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
@@ -146,8 +175,8 @@ ROUTES: tuple[Route, ...] = (
     Route("delete", "DELETE", ("{type}", "{id}"), write.delete),
     Route("delete", "DELETE", ("{type}",), conditional_write.delete, conditional=True),
     *(
-        Route("operation", method, shape, bulk_export.kick_off, batchable=False, body=body)
-        for shape in (("$export",), ("Patient", "$export"), ("Group", "{id}", "$export"))
+        Route("operation", method, shape, bulk_export.kick_off, batchable=False, body=body, definition=definition)
+        for shape, definition in _EXPORTS
         for method, body in _EXPORT_BODIES
     ),
     Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, batchable=False),
@@ -169,9 +198,9 @@ def _matches(shape: tuple[str, ...], path: tuple[str, ...]) -> bool:
     return not shape or (path[0] in catalog() if shape[0] == "{type}" else path[0] == shape[0])
 
 
-_BY_KEY: dict[tuple[int, str], dict[str, Route]] = {}
+_BY_KEY: dict[tuple[int, str], list[Route]] = {}
 for _route in ROUTES:
-    _BY_KEY.setdefault(_route_key(_route.shape), {})[_route.method] = _route
+    _BY_KEY.setdefault(_route_key(_route.shape), []).append(_route)
 
 
 def match_route(request: Request) -> Route:
@@ -181,10 +210,11 @@ def match_route(request: Request) -> Route:
     ``not_found`` or (for PUT and DELETE) ``invalid`` for a malformed id.
     """
     path = request.path
-    routes = _BY_KEY.get(_route_key(path))
-    if not routes or not _matches(next(iter(routes.values())).shape, path):
+    routes = [route for route in _BY_KEY.get(_route_key(path), ()) if _matches(route.shape, path)]
+    if not routes:
         raise Problem("not_found", "The server has no resource or operation at this URL.")
-    route = routes.get("GET" if request.method == "HEAD" else request.method)
+    method = "GET" if request.method == "HEAD" else request.method
+    route = next((route for route in routes if route.method == method), None)
     if route is None:
         raise Problem("method", f"This URL does not support {request.method}.")
     if "{id}" in route.shape and not ID.fullmatch(path[1]):
