@@ -19,6 +19,7 @@ from fhir_server.search.expression import parse
 from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Predicate, Present, QuantityIs, RefersTo, TokenIs
 from fhir_server.search.implied_systems import element_of, implied_systems
 from fhir_server.search.index import Parameter, parameters
+from fhir_server.search.owners import with_owners
 from fhir_server.search.parameter_types import ValueContext
 from fhir_server.search.parameter_types.quantity import in_all_units, require_few_quantities
 
@@ -133,7 +134,7 @@ def _condition(parameter: Parameter, modifier: str, value: str, now: int, base: 
     texts = split(value, ",")
     require_few_quantities(parameter.kind, texts)
     parts = [_alternative(parameter, text, context) for text in texts]
-    condition = _any_of(parts)
+    condition = with_owners(parameter.type, _any_of(parts))
     return Not(condition) if modifier == "not" else condition
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.store.sqlite import planner, steps
+from fhir_server.store.sqlite import newest, planner, steps
 from tests.properties.store_comparison import TYPES, disagreements
 from tests.store.stores import SCHEMES
 
@@ -18,6 +18,7 @@ def test_sqlite_matches_reference_with_small_planner_limits(tmp_path: Path, monk
     for bound in ("_PATIENT_BOUND", "_PAGE_BOUND", "_ALL_BOUND"):
         monkeypatch.setattr(planner, bound, 3)
     monkeypatch.setattr(steps, "_FEW", 2)
+    monkeypatch.setattr(newest, "FEW", 2)
     assert asyncio.run(disagreements("sqlite", tmp_path)) == []
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server.consent.labeling_run import patient_ids
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
 from fhir_server.search import index, query
@@ -25,7 +26,8 @@ def found(resource: dict[str, Any]) -> tuple[Entry, ...]:
 
 def holds(resource: dict[str, Any], *pairs: tuple[str, str]) -> bool:
     where = query.condition(resource["resourceType"], pairs, 0, BASE)
-    row = SearchableRow(resource["resourceType"], resource.get("id", "x"), (), 0, 0, found(resource))
+    owners = patient_ids(resource["resourceType"], resource)
+    row = SearchableRow(resource["resourceType"], resource.get("id", "x"), owners, 0, 0, found(resource))
     return matches(where, row, frozenset({0}))
 
 

@@ -16,6 +16,7 @@ from fhir_server.search.filters import (
     Has,
     IdIs,
     Not,
+    OfPatient,
     Present,
     RefersTo,
     TextIs,
@@ -49,6 +50,11 @@ def to(param: str, *targets: str) -> Has:
     return Has(param, RefersTo(frozenset(targets)))
 
 
+def owned(condition: Has, *patients: str) -> AllOf:
+    """By a parameter that names the patients to whom a row belongs."""
+    return AllOf((condition, OfPatient(frozenset(patients))))
+
+
 ASKS = [
     ("Observation", "code", "a", token("code", "a")),
     ("Observation", "code", "a,b", AnyOf((token("code", "a"), token("code", "b")))),
@@ -60,11 +66,14 @@ ASKS = [
     ("Observation", "combo-code", "a", AnyOf((token("code", "a"), token("component-code", "a")))),
     ("Observation", "status", "http://hl7.org/fhir/observation-status|final", token("status", "final", "")),
     ("Observation", "subject", "Patient/1,Group/2", to("subject", "Patient/1", "Group/2")),
-    ("Observation", "subject:Patient", "1", to("subject", "Patient/1")),
+    ("Observation", "subject:Patient", "1", owned(to("subject", "Patient/1"), "1")),
     ("Observation", "subject", "1", to("subject", "Patient/1", "Group/1", "Device/1", "Location/1")),
-    ("Observation", "patient", "1", to("subject", "Patient/1")),
+    ("Observation", "patient", "1", owned(to("subject", "Patient/1"), "1")),
+    ("Observation", "patient", "1,Patient/2", owned(to("subject", "Patient/1", "Patient/2"), "1", "2")),
+    ("Observation", "performer", "Patient/1", to("performer", "Patient/1")),
+    ("Observation", "subject", "Patient/1", owned(to("subject", "Patient/1"), "1")),
     ("Observation", "patient", "Group/1", NOTHING),
-    ("Observation", "patient", "Group/1,2", to("subject", "Patient/2")),
+    ("Observation", "patient", "Group/1,2", owned(to("subject", "Patient/2"), "2")),
     ("Observation", "_id", "a,b", IdIs(frozenset({"a", "b"}))),
     ("Observation", "_id:not", "a", Not(IdIs(frozenset({"a"})))),
     ("Observation", "_id:missing", "true", NOTHING),

@@ -41,8 +41,16 @@ def former_digests(digests: Sequence[VersionDigest]) -> list[list[Any]]:
     return made
 
 
+def turn_into_fourth_schema(path: Path) -> None:
+    """Without the index of a patient's newest rows."""
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP INDEX dat_newest; ALTER TABLE dat DROP COLUMN band; PRAGMA user_version = 4")
+    connection.close()
+
+
 def turn_into_third_schema(path: Path) -> None:
     """Give each version the digests of all versions before it."""
+    turn_into_fourth_schema(path)
     connection = apsw.Connection(str(path))
     past, current = [f"SELECT type, id, version, '{table}', {key}, extra FROM {table}" for table, key in (("past", "n"), ("res", "rid"))]
     versions = f"{past} UNION ALL {current} ORDER BY 1, 2, 3"
@@ -89,5 +97,5 @@ def turn_into_first_schema(path: Path) -> None:
     connection.close()
 
 
-EARLIER: Final = {1: turn_into_first_schema, 2: turn_into_second_schema, 3: turn_into_third_schema}
+EARLIER: Final = {1: turn_into_first_schema, 2: turn_into_second_schema, 3: turn_into_third_schema, 4: turn_into_fourth_schema}
 """By schema: what turns a new file into one of that schema."""

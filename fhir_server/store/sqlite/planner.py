@@ -34,7 +34,7 @@ from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix, conjuncts
 from fhir_server.store.sqlite.interning import AdmittedBands
 from fhir_server.store.sqlite.ranges import AccessPath, RidRanges, path_by_rows, ranges_after
-from fhir_server.store.sqlite.rows import BANDED, TABLES
+from fhir_server.store.sqlite.rows import TABLES, VALUE_BY_BAND
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.translate import (
     FALSE,
@@ -142,9 +142,7 @@ class _Planner:
         bands = self.translator.admitted_bands(clause)
         if not bands.both:
             return
-        needed = [*conjuncts(self.where), *conjuncts(clause.where)]
-        if clause.patients is not None:
-            needed.append(OfPatient(clause.patients))
+        needed = needed_conditions(self.where, clause)
         wanted = [self.translator.condition(part, clause.classes) for part in needed]
         if FALSE in wanted:
             return
@@ -158,7 +156,7 @@ class _Planner:
             if isinstance(part, IdIs):
                 yield self._path_by_ids(part, except_for(index))
                 return
-        owner, patients = _narrowest_patients(needed)
+        owner, patients = narrowest_patients(needed)
         if patients is None:
             yield from self._paths_in(ranges_after(self.floor, bands.both), needed, clause, owner, except_for, is_all=bands.is_all)
             return
@@ -169,11 +167,12 @@ class _Planner:
         in_bands = bands.open if clause.released_only else bands.both
         if starts and in_bands:
             yield from self._paths_in(RidRanges(in_bands, starts, SEQUENCE - least, self.floor), needed, clause, owner, except_for)
-        single = {*self._shared_rids(numbers, bands), *(self._released_rids(numbers, bands) if clause.released_only else ())}
-        rids = array("q", sorted([rid for rid in single if rid & bits > self.floor]))
+        rids = array(
+            "q", sorted([rid for rid in single_rids(clause, numbers, bands, self.visibility.now, self.reader) if rid & bits > self.floor])
+        )
         if rids:
             text, args = both(("r.type = ?", (self.translator.type_number,)), except_for(owner))
-            yield _path_by_rids(rids, (text, args))
+            yield path_by_rids(rids, (text, args))
 
     def _paths_in(
         self,
@@ -208,18 +207,6 @@ class _Planner:
             found = self.reader.rows(f"SELECT b.value FROM carray(?) b WHERE ({entries})", (apsw.carray(bands), *args))
             having.update([band for (band,) in found])
         return array("q", sorted(having))
-
-    def _shared_rids(self, numbers: array[int], bands: AdmittedBands) -> Iterator[int]:
-        """Yield the rows of which one of these patients is another patient, and none is the first."""
-        owned = set(numbers)
-        found = self.reader.rows(_SHARED, (apsw.carray(bands.both), apsw.carray(numbers))) if numbers else []
-        return (rid for (rid,) in found if rid >> PATIENT_BITS not in owned)
-
-    def _released_rids(self, numbers: array[int], bands: AdmittedBands) -> Iterator[int]:
-        """Yield the rows of these patients that were held when they were written and have been released since."""
-        if not bands.held or not numbers:
-            return iter(())
-        return (rid for (rid,) in self.reader.rows(_RELEASED, (apsw.carray(numbers), apsw.carray(bands.held), self.visibility.now)))
 
     def _path_by_ids(self, part: IdIs, wanted: Sql) -> AccessPath:
         text, args = wanted
@@ -276,13 +263,35 @@ class _Planner:
         key = both(("x.param = ?", (number,)), bounds, predicate_condition(predicate, names), class_admitted("x", classes))
         in_row_order = isinstance(predicate, TokenIs) or (isinstance(predicate, RefersTo) and len(predicate.targets) == 1)
         table = TABLES[kind][0]
-        if is_all and kind in BANDED:
+        if is_all and kind in VALUE_BY_BAND:
             return _Driver(table, f"{table}_rows", key, in_row_order, has_band=False)
         index = "dat_lo" if isinstance(predicate, DateIs) and predicate.prefix in ("lt", "le") else f"{table}_value"
-        return _Driver(table, index, key, in_row_order, kind in BANDED)
+        return _Driver(table, index, key, in_row_order, kind in VALUE_BY_BAND)
 
 
-def _path_by_rids(rids: array[int], wanted: Sql) -> AccessPath:
+def needed_conditions(where: Filter, clause: VisibilityClause) -> list[Filter]:
+    """Return the conditions of a search and of a clause that must all hold."""
+    patients = () if clause.patients is None else (OfPatient(clause.patients),)
+    return [*conjuncts(where), *conjuncts(clause.where), *patients]
+
+
+def single_rids(clause: VisibilityClause, numbers: array[int], bands: AdmittedBands, now: int, reader: RowReader) -> set[int]:
+    """Return the rows of these patients that the ranges of their rids and the open bands do not include.
+
+    Of these rows one of the patients is another patient and none is the first; or, if the clause admits released rows only, they
+    were held when they were written and have been released since.
+    """
+    if not numbers:
+        return set()
+    owned = set(numbers)
+    shared = reader.rows(_SHARED, (apsw.carray(bands.both), apsw.carray(numbers)))
+    found = {rid for (rid,) in shared if rid >> PATIENT_BITS not in owned}
+    if clause.released_only and bands.held:
+        found.update([rid for (rid,) in reader.rows(_RELEASED, (apsw.carray(numbers), apsw.carray(bands.held), now))])
+    return found
+
+
+def path_by_rids(rids: array[int], wanted: Sql) -> AccessPath:
     text, args = both(("r.rid = s.value", ()), wanted)
     return AccessPath("r", "", f"carray(?) s CROSS JOIN res r NOT INDEXED WHERE {text}", (apsw.carray(rids), *args))
 
@@ -294,7 +303,7 @@ def _path_by_entries(driver: _Driver, ranges: RidRanges, wanted: Sql, is_broad: 
     return AccessPath("x", front, body, (*front_args, *args), is_distinct=False, is_broad=is_broad, patient=ranges.patient)
 
 
-def _narrowest_patients(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
+def narrowest_patients(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
     """Return the index of the OfPatient condition with the fewest patients, and those; (-1, None) without such a condition."""
     owners = [(index, part.patients) for index, part in enumerate(needed) if isinstance(part, OfPatient)]
     return min(owners, key=lambda owner: len(owner[1])) if owners else (-1, None)
@@ -302,7 +311,7 @@ def _narrowest_patients(needed: Sequence[Filter]) -> tuple[int, frozenset[str] |
 
 def _repeats_owner(needed: Sequence[Filter], index: int) -> bool:
     """Return whether the condition at this index requires rows of some patients to refer to just those patients."""
-    part, (_, owners) = needed[index], _narrowest_patients(needed)
+    part, (_, owners) = needed[index], narrowest_patients(needed)
     if owners is None or not isinstance(part, Has) or not isinstance(part.predicate, RefersTo):
         return False
     return part.predicate.targets <= {f"Patient/{owner}" for owner in owners}

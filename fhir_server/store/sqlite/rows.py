@@ -24,7 +24,8 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "quantity": ("num", ("param", "number", "system", "code", "unit", "vclass")),
 }
 KINDS: Final = tuple(TABLES)
-BANDED: Final = frozenset({"token", "reference"})  # kinds whose tables also have the row's band
+BANDED: Final = frozenset({"token", "reference", "date"})  # kinds whose tables also have the row's band
+VALUE_BY_BAND: Final = frozenset({"token", "reference"})  # those of them whose index by value has it too
 
 # what ``decode_row`` takes, from ``res AS r``; a sub-select for the body costs a quarter of a join for single rows
 COLUMNS: Final = "r.rid, r.version, r.updated, r.vclass, r.release_at, r.interaction, r.extra, (SELECT body FROM body WHERE rid = r.rid)"

@@ -10,7 +10,8 @@
 - ``tok``, ``ref``, ``str``, ``dat``, ``num``: one index table for each kind of entry.  Each is clustered by row (for
   sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient (and, of
   ``tok`` and ``ref``, of one band) with one value are contiguous.  ``tok_rows`` and ``ref_rows`` have no band: callers who see all
-  bands of a type read the rows with one value from them in the order of rows.
+  bands of a type read the rows with one value from them in the order of rows.  ``dat_newest`` has the rows of one patient in
+  one band by date, the newest first.
 - ``ref`` also holds references of past versions that the current version no longer has, with minus the ``n`` of the
   past version as ``rid``.  Only relabeling reads them.
 
@@ -28,7 +29,7 @@ import apsw
 
 from fhir_server.store.sqlite.upgrades import STEPS
 
-VERSION: Final = 4  # a step of ``upgrades.STEPS`` leads to each
+VERSION: Final = 5  # a step of ``upgrades.STEPS`` leads to each
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
@@ -54,6 +55,11 @@ CREATE INDEX tok_rows ON tok(param, code, rid, system, vclass);
 CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
 """
 
+# What schema 5 added, beside the column ``band`` of ``dat``.
+_NEWEST: Final = """
+CREATE INDEX dat_newest ON dat(param, rid >> 32, band, hi DESC, rid, vclass);
+"""
+
 _TABLES: Final = f"""
 CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO counter VALUES ('security', 0), ('sequence', 0);
@@ -75,7 +81,7 @@ CREATE TABLE ref(rid INTEGER, param INTEGER, target TEXT, vclass INTEGER, band I
 CREATE TABLE str(rid INTEGER, param INTEGER, folded TEXT, exact TEXT, vclass INTEGER,
   PRIMARY KEY(rid, param, folded, exact, vclass)) STRICT, WITHOUT ROWID;
 CREATE INDEX str_value ON str(param, folded, rid, exact, vclass);
-CREATE TABLE dat(rid INTEGER, param INTEGER, hi INTEGER, lo INTEGER, vclass INTEGER,
+CREATE TABLE dat(rid INTEGER, param INTEGER, hi INTEGER, lo INTEGER, vclass INTEGER, band INTEGER,
   PRIMARY KEY(rid, param, hi, lo, vclass)) STRICT, WITHOUT ROWID;
 CREATE INDEX dat_value ON dat(param, hi, rid, lo, vclass);
 CREATE INDEX dat_lo ON dat(param, lo, rid, hi, vclass);
@@ -91,6 +97,7 @@ CREATE TABLE journal(n INTEGER PRIMARY KEY AUTOINCREMENT, journal INTEGER NOT NU
 CREATE INDEX journal_lines ON journal(journal, n);
 {_BANDS}
 {_ROWS}
+{_NEWEST}
 PRAGMA user_version = {VERSION};
 """
 

@@ -14,7 +14,7 @@ from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
-from fhir_server.store.sqlite import planner
+from fhir_server.store.sqlite import newest, planner
 from fhir_server.store.sqlite.ranges import AccessPath, path_by_rows, ranges_after
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.schema import MAX_RID
@@ -49,7 +49,13 @@ class SortedQuery:
             number = parameter_number(self.translator.type, key.param, key.kind, self.translator.names)
             if number is not None:
                 return self._walk_index(clauses[0], key, number)
+        if self._has_newest_index(clauses):
+            paths = newest.few_or_newest(self, paths, clauses)
         return self._sort_rows(paths, clauses) if paths else []
+
+    def _has_newest_index(self, clauses: Sequence[VisibilityClause]) -> bool:
+        (key, *more), one_set = self.sort, len({clause.classes for clause in clauses}) == 1
+        return key.kind == "date" and key.descending and not more and one_set and (self.after is None or self.after.keys[0] is not None)
 
     def _sort_rows(self, paths: tuple[AccessPath, ...], clauses: Sequence[VisibilityClause]) -> Found:
         text, args = union(paths)

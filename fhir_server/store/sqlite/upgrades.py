@@ -48,6 +48,13 @@ CREATE INDEX tok_rows ON tok(param, code, rid, system, vclass);
 CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
 """
 
+# What schema 5 added.
+_NEWEST: Final = """
+ALTER TABLE dat ADD COLUMN band INTEGER;
+UPDATE dat SET band = (SELECT r.band FROM res r WHERE r.rid = dat.rid);
+CREATE INDEX dat_newest ON dat(param, rid >> 32, band, hi DESC, rid, vclass);
+"""
+
 _CURRENT: Final = "SELECT 'res', rid, version, extra FROM res WHERE type = ?1 AND id = ?2"
 _VERSIONS: Final = f"SELECT 'past', n, version, extra FROM past WHERE type = ?1 AND id = ?2 UNION ALL {_CURRENT} ORDER BY version"
 _WITH_HISTORY: Final = "SELECT type, id FROM res WHERE extra IS NOT NULL UNION SELECT type, id FROM past"
@@ -86,6 +93,10 @@ def _add_row_indexes(connection: apsw.Connection) -> None:
     connection.execute(_ROWS).fetchall()
 
 
+def _add_newest(connection: apsw.Connection) -> None:
+    connection.execute(_NEWEST).fetchall()
+
+
 def _summarize_histories(connection: apsw.Connection) -> None:
     """Each version has its own digest and a summary of those before it."""
     for key in connection.execute(_WITH_HISTORY).fetchall():
@@ -106,5 +117,5 @@ def _summarize(connection: apsw.Connection, versions: Sequence[tuple[Any, ...]])
             connection.execute(_UPDATES[table], (_encode(new), key))
 
 
-STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _add_row_indexes, 4: _summarize_histories}
+STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _add_row_indexes, 4: _summarize_histories, 5: _add_newest}
 """By schema: what turns a file of the schema before it into one of this schema."""
