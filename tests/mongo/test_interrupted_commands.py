@@ -170,8 +170,19 @@ async def disturbed(members: ReplicaSet, asked: Asked, mode: Any, how: str) -> t
     return acknowledged, left, failure.struck
 
 
-@pytest.mark.parametrize("how", [pytest.param(how, marks=pytest.mark.slow if how == "hangs up" else ()) for how in ELECTION])
-@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.__name__)
+def _is_slow(asked: Asked, how: str) -> bool:
+    """Whether the driver repeats the commands for more than a minute."""
+    return how == "hangs up" or (how == "refuses" and asked in (noted, exchanged))
+
+
+CASES = [
+    pytest.param(asked, how, marks=pytest.mark.slow if _is_slow(asked, how) else (), id=f"{asked.__name__}-{how}")
+    for how in ELECTION
+    for asked in ASKED
+]
+
+
+@pytest.mark.parametrize(("asked", "how"), CASES)
 def test_election_during_any_command_applies_all_or_nothing(
     members: ReplicaSet, asked: Asked, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
