@@ -172,14 +172,6 @@ def test_scopes_take_no_sets_of_codes(served: Served) -> None:
     assert served.get(token, "Observation").status == 403
 
 
-def test_audit_events_are_found_by_sets_of_codes(served: Served) -> None:
-    token = served.token()
-    served.get(token, "Patient/adult")
-    answer = served.get(token, "AuditEvent?action:in=http://hl7.org/fhir/ValueSet/audit-event-action&_count=1")
-    assert (answer.status, len(answer.ids())) == (200, 1)
-    assert served.get(token, "AuditEvent?action:in=urn:tests:nowhere").status == 400
-
-
 def test_bounds_count_all_sets_of_a_search_together(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_sets, "MAX_VALUES", 6)
     assert served.get(served.token(), "Observation?code:in=urn:tests:pets").status == 200

@@ -40,6 +40,10 @@ READS = (
     "Observation?_summary=count",
     "Encounter?_revinclude=Observation:encounter&_count=2",
     "MedicationRequest?_include=MedicationRequest:medication",
+    "Observation?category:in=http://hl7.org/fhir/ValueSet/observation-category&_count=2",
+    "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/administrative-gender",
+    "CodeSystem/$lookup?system=http://hl7.org/fhir/administrative-gender&code=male",
+    "ConceptMap/$translate?system=http://hl7.org/fhir/administrative-gender&code=male",
 )
 
 
