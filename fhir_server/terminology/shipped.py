@@ -16,9 +16,11 @@ from typing import Any, Final
 
 from fhir_server import resources
 from fhir_server.package_data import data_folder
+from fhir_server.resources.references import ID
 from fhir_server.terminology.sources import Kind, Loaded
 
 FILE: Final = Path(resources.__file__).parent / "r4" / "terminology.json.gz"
+_GUIDE: Final = "https://fhir-server.example/ig"
 _FOLDERS: Final[dict[Kind, str]] = {"CodeSystem": "codesystems", "ValueSet": "valuesets"}
 
 
@@ -48,7 +50,7 @@ class Guide:
 
     async def find(self, kind: Kind, url: str, version: str = "") -> Loaded | None:
         """As :class:`~fhir_server.terminology.sources.Source`."""
-        found = _guide(kind).get(url)
+        found = _guide(kind, url)
         return found if found is not None and version in ("", found.resource.get("version", "")) else None
 
     async def by_id(self, kind: Kind, id: str) -> Loaded | None:
@@ -72,7 +74,8 @@ def r4_resources(kind: Kind) -> Iterable[dict[str, Any]]:
 def code_systems() -> dict[str, str]:
     """URL -> version of all code systems that ship with the server."""
     found = {url: str(entry[0]) for url, entry in _index()[0]["CodeSystem"].items()}
-    return found | {url: str(one.resource.get("version", "")) for url, one in _guide("CodeSystem").items()}
+    own = [f"{_GUIDE}/CodeSystem/{file.stem}" for file in sorted((data_folder("ig") / "codesystems").glob("*.json"))]
+    return found | {url: str(one.resource.get("version", "")) for url in own if (one := _guide("CodeSystem", url)) is not None}
 
 
 @functools.lru_cache(maxsize=128)
@@ -93,13 +96,14 @@ def _maps() -> dict[str, list[str]]:
     return found
 
 
-@functools.cache
-def _guide(kind: Kind) -> dict[str, Loaded]:
-    if kind not in _FOLDERS:
-        return {}
-    files = sorted((data_folder("ig") / _FOLDERS[kind]).glob("*.json"))
-    found = [json.loads(file.read_bytes()) for file in files]
-    return {one["url"]: Loaded(("ig", one["url"]), one) for one in found if one.get("resourceType") == kind and "url" in one}
+@functools.lru_cache(maxsize=128)
+def _guide(kind: Kind, url: str) -> Loaded | None:
+    """The resource of the guide with this URL, which names its file."""
+    id = url.removeprefix(f"{_GUIDE}/{kind}/")
+    file = data_folder("ig") / _FOLDERS.get(kind, "") / f"{id}.json"
+    if kind not in _FOLDERS or id == url or not ID.fullmatch(id) or not file.is_file():
+        return None
+    return Loaded(("ig", url), json.loads(file.read_bytes()))
 
 
 @functools.cache

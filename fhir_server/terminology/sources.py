@@ -10,7 +10,7 @@ from fhir_server.terminology.code_system import CodeSystem, compiled
 
 Kind = Literal["CodeSystem", "ValueSet", "ConceptMap"]
 
-_KEPT_CONCEPTS: Final = 100_000
+_KEPT_CONCEPTS: Final = 30_000
 _KEPT_SYSTEMS: Final = 200
 
 
@@ -85,11 +85,8 @@ async def compiled_once(found: Loaded) -> CodeSystem:
     """The compiled code system, kept for the next request; its key stands for the content, so nothing of a former one is served."""
     system = _compiled.get(found.key)
     if system is None:
-        system = await compiled(found.resource)
-        _compiled[found.key] = system
+        system = _compiled[found.key] = await compiled(found.resource)
     _compiled.move_to_end(found.key)
     while len(_compiled) > _KEPT_SYSTEMS or sum(len(kept.concepts) for kept in _compiled.values()) > _KEPT_CONCEPTS:
-        if len(_compiled) == 1:
-            break
         _compiled.popitem(last=False)
     return system

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from fhir_server.errors import Problem
+from fhir_server.package_data import data_folder
 from fhir_server.resources import definitions
 from fhir_server.terminology.expansion import Code, Expander, contained
 from fhir_server.terminology.shipped import R4, Guide, code_systems, r4_resources
@@ -74,3 +76,13 @@ def test_the_guide_s_own_code_systems_are_loaded() -> None:
     assert found is not None
     assert "standard" in found.concepts
     assert asyncio.run(SHIPPED.code_system("http://snomed.info/sct")) is None
+
+
+def test_each_file_of_the_guide_is_found_by_its_url_and_nothing_else_is() -> None:
+    for kind, folder in (("CodeSystem", "codesystems"), ("ValueSet", "valuesets")):
+        for file in (data_folder("ig") / folder).glob("*.json"):
+            url = json.loads(file.read_bytes())["url"]
+            found = asyncio.run(SHIPPED.find(kind, url))  # type: ignore[arg-type]
+            assert found is not None and found.resource["url"] == url, file
+    for name in ("../elements/x", "..", "nowhere", ""):
+        assert asyncio.run(SHIPPED.find("ValueSet", f"https://fhir-server.example/ig/ValueSet/{name}")) is None
