@@ -22,7 +22,7 @@ from fhir_server.terminology.problems import unknown
 
 _BCP_47: Final = "urn:ietf:bcp:47"
 _HEAD: Final = ("resourceType", "url", "version", "name", "title", "status")
-_PARAMETERS: Final = {
+PARAMETERS: Final = {
     **dict.fromkeys(("url", "valueSetVersion", "filter", "displayLanguage"), "text"),
     **dict.fromkeys(("offset", "count"), "number"),
     **dict.fromkeys(
@@ -41,7 +41,7 @@ async def expand(view: View, request: Request, service: Service) -> Response:
     can be known.
     """
     admit_reading(view.permissions, "ValueSet")
-    asked = await read_parameters(request, service, _PARAMETERS, "ValueSet")
+    asked = await read_parameters(request, service, PARAMETERS, "ValueSet")
     value_set = await asked_value_set(view, request, asked)
     expander = Expander(view.terminology, _versions(asked))
     codes = list((await expander.expand(value_set, tuple(_names(value_set)))).values())
@@ -157,7 +157,7 @@ def _is_wanted(designation: Mapping[str, Any], text: str) -> bool:
 
 
 def _valued(name: str, text: str) -> dict[str, Any]:
-    kind = _PARAMETERS[name]
+    kind = PARAMETERS[name]
     if kind == "flag":
         return {"valueBoolean": text == "true"}
     if kind == "number":

@@ -43,6 +43,7 @@ SETS = (
     value_set("statuses", named("http://hl7.org/fhir/observation-status", "amended", "corrected")),
     value_set("all-of-snomed", {"system": "http://snomed.info/sct"}),
     value_set("many", named("urn:many", *[f"c{number}" for number in range(501)])),
+    value_set("most", named(ANIMALS, "cat", *[f"c{number}" for number in range(499)])),
 )  # fmt: skip
 ROWS = (
     row("poodle", (ANIMALS, "poodle")), row("cat", (ANIMALS, "cat")), row("weight", (LOINC, "29463-7")),
@@ -61,6 +62,8 @@ FOUND: tuple[tuple[str, set[str]], ...] = (
     ("combo-code:in=urn:tests:dogs", {"poodle", "both"}),
     ("status:in=urn:tests:statuses", {"amended"}),
     ("status:not-in=urn:tests:statuses", ALL - {"amended"}),
+    ("code:in=urn:tests:most", {"cat"}),
+    ("combo-code:not-in=urn:tests:most", ALL - {"cat"}),
     (f"code:below={ANIMALS}|dog", {"poodle", "both"}),
     (f"code:below={ANIMALS}|cat", {"cat"}),
     (f"code:above={ANIMALS}|poodle", {"poodle"}),
@@ -155,6 +158,14 @@ def test_chains_has_and_conditional_requests_take_sets_of_codes(served: Served) 
         token, "POST", "Observation", body=row("n", (ANIMALS, "cat")), headers={"if-none-exist": f"code:below={ANIMALS}|cat"}
     )
     assert created.status == 200
+
+
+def test_the_hierarchies_of_r4_can_be_searched_by(served: Served) -> None:
+    acts = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+    ambulatory = served.get(_adult(served), f"Encounter?class={acts}|AMB&_count=200").ids()
+    below = served.get(_adult(served), f"Encounter?class:below={acts}|_ActEncounterCode&_count=200").ids()
+    assert ambulatory and set(ambulatory) <= set(below)
+    assert set(served.get(_adult(served), f"Encounter?class:above={acts}|AMB&_count=200").ids()) == set(ambulatory)
 
 
 def test_a_change_of_a_value_set_counts_from_the_next_search_on(served: Served) -> None:

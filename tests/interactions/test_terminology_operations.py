@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -9,6 +11,8 @@ from urllib.parse import urlencode
 import pytest
 
 from fhir_server.interactions import closure
+from fhir_server.interactions.terminology_capabilities import terminology_capabilities
+from fhir_server.resources.validate import check
 from tests.served import Answer, Served, make_store, store_url
 
 ANIMALS, PLACES = "urn:tests:animals", "urn:tests:places"
@@ -407,3 +411,10 @@ def test_operations_answer_in_batches(served: Served) -> None:
     answer = served.request(served.token(), "POST", "", body={"resourceType": "Bundle", "type": "batch", "entry": entries})
     assert [entry["response"]["status"][:3] for entry in answer.json["entry"]] == ["200", "200", "200"]
     assert answer.json["entry"][0]["resource"]["expansion"]["total"] == 4
+
+
+def test_the_terminology_capabilities_name_what_ships_and_are_valid() -> None:
+    stated = terminology_capabilities("http://127.0.0.1:8000/fhir", 0)
+    assert check("TerminologyCapabilities", stated) == ()
+    assert {SEX, V3_SEX, "https://fhir-server.example/ig/CodeSystem/proxy-level"} <= {one["uri"] for one in stated["codeSystem"]}
+    assert len(gzip.compress(json.dumps(stated).encode())) < 20_000
