@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 
 _CONCEPT_PROPERTIES: Final = "http://hl7.org/fhir/concept-properties#"
 _NO_SUBSUMPTION: Final = frozenset({"grouped-by", "part-of", "classified-with"})
-_STEP: Final = 1000  # concepts between which others may go on
+_STEP: Final = 200  # concepts between which others may go on
 _RETIRED: Final = frozenset({"retired", "inactive"})
 _PARENTS: Final = frozenset({"parent", "subsumedBy"})
 
@@ -81,12 +81,20 @@ class CodeSystem:
 async def compiled(resource: Json) -> CodeSystem:
     """The code system of a CodeSystem resource.  Lets others go on meanwhile."""
     kinds = {str(one.get("code")): str(one.get("uri", "")).removeprefix(_CONCEPT_PROPERTIES) for one in resource.get("property", ())}
-    pairs = await _flattened(resource.get("concept", ()))
-    concepts = {concept.code: concept for concept in await budget.each(lambda raw: _concept(raw, kinds), [raw for raw, _ in pairs])}
-    links = [(str(raw.get("code")), parent) for raw, parent in pairs if parent]
-    for found in await budget.each(lambda concept: list(_links(concept, kinds)), list(concepts.values())):
-        links += found
-    for number, (child, parent) in enumerate(dict.fromkeys(links)):
+    concepts: dict[str, Concept] = {}
+    links: dict[tuple[str, str], None] = {}  # (child, parent), each once
+    waiting: list[tuple[Json, str]] = [(raw, "") for raw in reversed(resource.get("concept", ()))]
+    while waiting:
+        if len(concepts) % _STEP == 0:
+            await budget.give_way()
+        raw, parent = waiting.pop()
+        concept = _concept(raw, kinds)
+        concepts[concept.code] = concept
+        if parent:
+            links[concept.code, parent] = None
+        links.update(dict.fromkeys(_links(concept, kinds)))
+        waiting += [(child, concept.code) for child in reversed(raw.get("concept", ()))]
+    for number, (child, parent) in enumerate(links):
         if number % _STEP == 0:
             await budget.give_way()
         if child in concepts and parent in concepts and child != parent:
@@ -103,19 +111,6 @@ async def compiled(resource: Json) -> CodeSystem:
         {str(one.get("code")): str(one.get("description", "")) for one in resource.get("property", ())},
         {code.casefold(): code for code in concepts} if resource.get("caseSensitive") is False else {},
     )
-
-
-async def _flattened(concepts: Iterable[Json]) -> list[tuple[Json, str]]:
-    """Each concept with the code of the one in which it stands, in order."""
-    found: list[tuple[Json, str]] = []
-    waiting = [(concept, "") for concept in reversed(tuple(concepts))]
-    while waiting:
-        if len(found) % _STEP == 0:
-            await budget.give_way()
-        concept, parent = waiting.pop()
-        found.append((concept, parent))
-        waiting += [(child, str(concept.get("code"))) for child in reversed(concept.get("concept", ()))]
-    return found
 
 
 def _concept(raw: Json, kinds: Mapping[str, str]) -> Concept:

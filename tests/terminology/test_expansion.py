@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from fhir_server import budget
 from fhir_server.errors import Problem
 from fhir_server.terminology import expansion
-from fhir_server.terminology.expansion import SystemVersions
-from tests.terminology.fixed_source import code_system, concept, expanded, value_set
+from fhir_server.terminology.expansion import Expander, SystemVersions
+from fhir_server.terminology.sources import Terminology
+from tests.terminology.fixed_source import Fixed, code_system, concept, expanded, value_set
 
 ANIMALS = "urn:animals"
 SYSTEM = code_system(
@@ -158,3 +161,22 @@ def test_a_request_may_choose_the_version_of_a_code_system() -> None:
     assert expanded(fixed, old, SYSTEM, versions=SystemVersions(forced={ANIMALS: "1"})) == ["mouse"]
     with pytest.raises(Problem):
         expanded(everything, old, SYSTEM, versions=SystemVersions(checked={ANIMALS: "1"}))
+
+
+def test_an_expansion_of_thousands_lets_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "SLICE", 0)
+    large = code_system("urn:large", *[concept(f"c{number}") for number in range(5000)])
+    turns = 0
+
+    async def next_turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    expander = Expander(Terminology([Fixed(large)]))
+    work = expander.expand(value_set("urn:v", {"system": "urn:large", "filter": [{"property": "code", "op": "regex", "value": "c.*"}]}))
+
+    async def metered() -> int:
+        return len(await budget.metered(work, budget.Budget(budget.BudgetLimits(), next_turn)))
+
+    assert asyncio.run(metered()) == 5000
+    assert turns > 10_000  # for each concept that is tested, and for each that is shown
