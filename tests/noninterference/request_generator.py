@@ -90,7 +90,7 @@ class Asker(Writes):
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
-            (3, self.patch), (1, self.patch_entry), (4, self.validate), (4, self.terminology), (3, self.create_with_provenance),
+            (3, self.patch), (1, self.patch_entry), (4, self.validate), (6, self.terminology), (3, self.create_with_provenance),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
@@ -186,7 +186,11 @@ class Asker(Writes):
         return self._pick(CODES, CODES, *named, shipped, f"{CODES}|1")
 
     def terminology(self) -> Ask:
-        """Ask of a value set, a code system or a map, mostly of one that may be hidden."""
+        """Ask of a value set, a code system or a map, or search by it, mostly by one that may be hidden."""
+        if self._random.random() < 0.5:
+            below = ("code:below", f"{KINDS}|{self._pick('a', 'b', 'c')}")
+            by = self._pick(("code:in", self._value_set()), ("code:not-in", self._value_set()), below)
+            return Ask.get("terminology", "Observation", [by, *self._shape()])
         code = [("system", self._pick(LOINC, KINDS)), ("code", self._pick("718-7", "a", "b", "29463-7"))]
         named = [name for name in self._probes.hidden_ids if name.partition("/")[0] in ("ValueSet", "CodeSystem", "ConceptMap")]
         one = self._pick(*named, "ValueSet", "CodeSystem", "ConceptMap")
