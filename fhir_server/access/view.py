@@ -16,15 +16,17 @@ import msgspec
 from fhir_server import budget, jsontext
 from fhir_server.access import version_numbers, versions
 from fhir_server.access.permissions import Permissions, types_seen_through
+from fhir_server.access.stored_terminology import codes_of, terminology_of
 from fhir_server.access.version_numbers import Sight
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.errors import Problem
-from fhir_server.search import hidden_references, match, steps
+from fhir_server.search import code_sets, hidden_references, match, steps
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
 from fhir_server.search.rows import Position, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Snapshot
 from fhir_server.store.logs import AUDIT_LOG
+from fhir_server.terminology.sources import Terminology
 
 
 class VisibleVersion(msgspec.Struct, frozen=True):
@@ -211,11 +213,24 @@ class View:
         """Lines of the audit log, newest first: for :mod:`~fhir_server.access.audit_trail` alone, which decides what the caller sees."""
         return await self._snapshot.log_lines_unfiltered(AUDIT_LOG, key, before=before, limit=limit)
 
+    @property
+    def terminology(self) -> Terminology:
+        """The code systems, value sets and concept maps that the caller sees: the stored ones first."""
+        return terminology_of(self.find_included)
+
+    async def with_codes(self, where: Filter) -> Filter:
+        """The condition in which the codes of the value sets, and those above and below codes, are put in.
+
+        Raises Problem ``invalid`` for what is not known or not loaded, and for too many codes.
+        """
+        return await code_sets.with_codes(where, lambda question: codes_of(question, self.terminology))
+
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition, in which references and steps lead to visible rows only.
 
         Raises Problem ``invalid`` if the caller may not ask it, ``forbidden`` if no search scope covers the type of a step.
         """
+        where = await self.with_codes(where)
         if not self.permissions.sees_everything:
             hidden_references.require_answerable(type, where, sort)
             patients = {f"Patient/{patient}" for patient in self.permissions.patients or ()}

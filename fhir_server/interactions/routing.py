@@ -11,6 +11,7 @@ from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import (
     bulk_export,
+    closure,
     conditional_write,
     everything,
     meta_operations,
@@ -18,11 +19,13 @@ from fhir_server.interactions import (
     read,
     search,
     search_several,
+    terminology_routes,
     validation,
     write,
     write_rights,
 )
 from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
+from fhir_server.interactions.operation_parameters import admit_reading
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
 from fhir_server.resources.references import ID
@@ -150,6 +153,21 @@ ROUTES: tuple[Route, ...] = (
             definition=f"{_R4}/Resource-validate",
         )
         for shape in (("{type}", "$validate"), ("{type}", "{id}", "$validate"))
+    ),
+    *(
+        _read_route("operation", method, shape, handler, body=body, admit=admit_reading if body else None, definition=definition)
+        for shape, handler, definition in terminology_routes.OPERATIONS
+        for method, body in _QUESTION_BODIES
+    ),
+    Route(
+        "operation",
+        "POST",
+        ("$closure",),
+        closure.closure,
+        batchable=False,
+        body="resource",
+        admit=closure.admit,
+        definition=f"{_R4}/ConceptMap-closure",
     ),
     Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
     Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write_rights.admit_update),

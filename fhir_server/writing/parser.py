@@ -17,6 +17,7 @@ import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Issue, Problem
+from fhir_server.json_slices import value_in_steps
 from fhir_server.resources import bundle_rules
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.writing.draft import Draft, parse_draft
@@ -28,7 +29,6 @@ _MANY_OBJECTS: Final = 250
 _VERY_LARGE_BYTES: Final = 4 * 1024 * 1024  # of which a process needs several times the memory, so that only one works on it at a time
 _PROCESSES: Final = 2
 _SECONDS: Final = 10.0  # CPU time for one body, where no budget says less
-_SLICE_BYTES: Final = 64 * 1024
 
 
 def is_large(text: bytes) -> bool:
@@ -141,32 +141,3 @@ async def _exchange(process: Process, task: Task, texts: list[bytes]) -> tuple[P
 def _end(process: Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
-
-
-async def value_in_steps(text: bytes) -> Any:
-    """The value of a well-formed JSON text.  Others go on between slices of a large one."""
-    if len(text) <= _SLICE_BYTES:
-        return jsontext.parse(text)
-    await budget.give_way()
-    if text[:1] == b"{":
-        return {name: await value_in_steps(part) for name, part in jsontext.members(text).items()}
-    if text[:1] != b"[":
-        return jsontext.parse_scalar(text)
-    values: list[Any] = []
-    together: list[bytes] = []
-    size = 0
-    for item in jsontext.items(text):
-        together.append(item)
-        size += len(item)
-        if size > _SLICE_BYTES:
-            values += await _values(together)
-            together, size = [], 0
-            await budget.give_way()
-    return values + await _values(together)
-
-
-async def _values(items: list[bytes]) -> list[Any]:
-    if len(items) == 1:
-        return [await value_in_steps(items[0])]
-    found: list[Any] = jsontext.parse(b"[" + b",".join(items) + b"]") if all(len(item) <= _SLICE_BYTES for item in items) else []
-    return found or [await value_in_steps(item) for item in items]

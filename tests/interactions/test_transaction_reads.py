@@ -40,6 +40,18 @@ READS = (
     "Observation?_summary=count",
     "Encounter?_revinclude=Observation:encounter&_count=2",
     "MedicationRequest?_include=MedicationRequest:medication",
+    "Observation?category:in=http://hl7.org/fhir/ValueSet/observation-category&_count=2",
+    "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/administrative-gender",
+    "CodeSystem/$lookup?system=http://hl7.org/fhir/administrative-gender&code=male",
+    "ConceptMap/$translate?system=http://hl7.org/fhir/administrative-gender&code=male",
+    "ValueSet/$validate-code?url=http://hl7.org/fhir/ValueSet/administrative-gender&system=http://hl7.org/fhir/administrative-gender&code=x",
+    "CodeSystem/$validate-code?url=http://hl7.org/fhir/administrative-gender&code=male",
+    "CodeSystem/$subsumes?system=http://hl7.org/fhir/administrative-gender&codeA=male&codeB=female",
+    "ValueSet/nowhere/$expand",
+    "ValueSet/nowhere/$validate-code?system=http://hl7.org/fhir/administrative-gender&code=male",
+    "CodeSystem/nowhere/$validate-code?code=male",
+    "CodeSystem/nowhere/$subsumes?codeA=male&codeB=female",
+    "ConceptMap/nowhere/$translate?system=http://hl7.org/fhir/administrative-gender&code=male",
 )
 
 

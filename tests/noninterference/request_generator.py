@@ -16,10 +16,11 @@ from fhir_server.search import index
 from tests.noninterference.case_generator import Case
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
+from tests.noninterference.resource_factory import CODES, KINDS, LOINC
 from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
 
 _MODIFIERS = {
-    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in", ":of-type"),
+    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in", ":not-in", ":below", ":of-type"),
     "reference": ("", "", "", ":missing", ":Patient", ":Observation", ":identifier"),
     "string": ("", "", ":exact", ":contains", ":missing"),
     "uri": ("", "", ":below", ":missing"),
@@ -89,7 +90,7 @@ class Asker(Writes):
             (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
-            (3, self.patch), (1, self.patch_entry), (4, self.validate), (3, self.create_with_provenance),
+            (3, self.patch), (1, self.patch_entry), (4, self.validate), (6, self.terminology), (3, self.create_with_provenance),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
@@ -169,10 +170,41 @@ class Asker(Writes):
         if modifier in (":of-type", ":identifier"):
             known = (self._probes.hidden.get((type, param + modifier)), self._probes.shown.get((type, param + modifier)))
             return param + modifier, self._pick(*(self._pick(*values) for values in known if values), f"s|c|{UNKNOWN}")
+        if kind == "token" and modifier in (":in", ":not-in"):
+            return param + modifier, self._value_set()
+        if kind == "token" and modifier == ":below":
+            return param + modifier, f"{self._pick(KINDS, LOINC)}|{self._pick('a', 'b', '718-7')}"
         values = [self._value(type, param, kind) for _ in range(self._pick(1, 1, 1, 2))]
         if modifier == ":Patient" or modifier == ":Observation":
             values = [value.partition("/")[2] or value for value in values]
         return param + modifier, ",".join(values)
+
+    def _value_set(self) -> str:
+        """A value set, mostly one that may be hidden."""
+        named = [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("ValueSet/")]
+        shipped = "http://hl7.org/fhir/ValueSet/observation-category"
+        return self._pick(CODES, CODES, *named, shipped, f"{CODES}|1")
+
+    def terminology(self) -> Ask:
+        """Ask of a value set, a code system or a map, or search by it, mostly by one that may be hidden."""
+        if self._random.random() < 0.5:
+            below = ("code:below", f"{KINDS}|{self._pick('a', 'b', 'c')}")
+            by = self._pick(("code:in", self._value_set()), ("code:not-in", self._value_set()), below)
+            return Ask.get("terminology", "Observation", [by, *self._shape()])
+        code = [("system", self._pick(LOINC, KINDS)), ("code", self._pick("718-7", "a", "b", "29463-7"))]
+        named = [name for name in self._probes.hidden_ids if name.partition("/")[0] in ("ValueSet", "CodeSystem", "ConceptMap")]
+        one = self._pick(*named, "ValueSet", "CodeSystem", "ConceptMap")
+        type = one.partition("/")[0]
+        url = {"ValueSet": CODES, "CodeSystem": KINDS, "ConceptMap": "urn:twins:map"}[type]
+        of = [] if "/" in one or self._random.random() < 0.1 else [("url", url)]
+        if type == "ConceptMap":
+            return Ask.get("terminology", f"{one}/$translate", [*(of if self._random.random() < 0.5 else []), *code])
+        if type == "ValueSet":
+            return Ask.get("terminology", f"{one}/{self._pick('$expand', '$validate-code')}", of + self._pick([], code))
+        if self._random.random() < 0.5:
+            return Ask.get("terminology", "CodeSystem/$lookup", code)
+        both = [("codeA", "a"), ("codeB", self._pick("b", "c")), *([] if "/" in one else [("system", KINDS)])]
+        return Ask.get("terminology", *self._pick((f"{one}/$subsumes", both), (f"{one}/$validate-code", [*of, ("code", "b")])))
 
     def _chained(self, type: str, depth: int = 0) -> tuple[str, str]:
         """A chained parameter or ``_has``, of which the last step is mostly about hidden rows."""
