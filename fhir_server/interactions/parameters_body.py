@@ -26,4 +26,8 @@ def parameters_in(request: Request) -> tuple[tuple[str, str], ...]:
 
 def _text(parameter: dict[str, Any]) -> str:
     value = next((value for name, value in parameter.items() if name.startswith("value")), "")
+    if isinstance(value, dict) and "code" in value:
+        return "|".join([str(value[name]) for name in ("system", "code") if name in value])
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return str(value.get("reference", "")) if isinstance(value, dict) else str(value)

@@ -12,10 +12,10 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import (
     bulk_export,
     conditional_write,
-    everything,
     meta_operations,
     patch,
     read,
+    record_operations,
     search,
     search_several,
     validation,
@@ -117,12 +117,13 @@ ROUTES: tuple[Route, ...] = (
         _read_route(
             "operation",
             method,
-            ("Patient", "{id}", "$everything"),
-            everything.everything,
+            operation.shape,
+            operation.handle,
             body=body,
-            admit=everything.admit if body else None,
-            definition=f"{_R4}/Patient-everything",
+            admit=operation.admit if body else None,
+            definition=operation.definition,
         )
+        for operation in record_operations.OPERATIONS
         for method, body in _QUESTION_BODIES
     ),
     _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta, definition=f"{_R4}/Resource-meta"),

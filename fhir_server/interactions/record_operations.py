@@ -1,0 +1,37 @@
+"""The operations that read records, each by GET and by POST: rows of the routing table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from fhir_server.access.permissions import Permissions
+from fhir_server.access.view import View
+from fhir_server.interactions import everything, lastn
+from fhir_server.interactions.messages import Request, Response
+from fhir_server.interactions.service import Service
+
+_R4 = "http://hl7.org/fhir/OperationDefinition"
+
+
+class RecordOperation(NamedTuple):
+    """The path of an operation, its handler, who may ask it, and the canonical of its OperationDefinition."""
+
+    shape: tuple[str, ...]
+    handle: Callable[[View, Request, Service], Awaitable[Response]]
+    admit: Callable[[Permissions, str], None]
+    definition: str
+
+
+OPERATIONS: tuple[RecordOperation, ...] = (
+    *(
+        RecordOperation(shape, everything.everything, everything.admit, f"{_R4}/{shape[0]}-everything")
+        for shape in (
+            ("Patient", "{id}", "$everything"),
+            ("Patient", "$everything"),
+            ("Encounter", "{id}", "$everything"),
+            ("Group", "{id}", "$everything"),
+        )
+    ),
+    RecordOperation(("Observation", "$lastn"), lastn.lastn, lastn.admit, f"{_R4}/Observation-lastn"),
+)

@@ -1,0 +1,51 @@
+"""Generates requests of the operations that read records."""
+
+from __future__ import annotations
+
+from tests.noninterference.paired_server import Ask
+from tests.noninterference.write_requests import UNKNOWN, Writes
+
+
+class OperationRequests(Writes):
+    """The operations, each with parameters that name what is hidden as often as what is shown."""
+
+    def operation(self) -> Ask:
+        """A request of one of the operations."""
+        return self._pick(self.lastn, self.everything_of_others)()
+
+    def _record(self) -> str:
+        """Mostly the caller's patient."""
+        return self._patient if self._random.random() < 0.85 else self._pick("teen", "elder", "adult", UNKNOWN)
+
+    def lastn(self) -> Ask:
+        """The newest of each code, of all results or of those that a search finds."""
+        pairs = [(self._pick("patient", "subject"), f"Patient/{self._record()}")]
+        pairs.append(("code:not" if self._random.random() < 0.1 else "code", self._value("Observation", "code", "token")))
+        if self._random.random() < 0.7:
+            pairs[-1] = ("category", self._pick("laboratory", "laboratory", "vital-signs", self._value("Observation", "category", "token")))
+        if self._random.random() < 0.3:
+            pairs.append(self._criterion("Observation"))
+        pairs += [("max", self._pick("1", "2", "3"))] if self._random.random() < 0.5 else []
+        pairs += [("_count", self._pick("1", "2", "5"))] if self._random.random() < 0.3 else []
+        return Ask.get("lastn", "Observation/$lastn", pairs)
+
+    def everything_of_others(self) -> Ask:
+        """The record of an encounter, of a group, or of the patient in context."""
+        path = self._pick(*self._encounters(), f"Encounter/{UNKNOWN}", f"Group/{UNKNOWN}", "Patient", "Patient")
+        pairs = [("_count", self._pick("1", "2", "5"))] if self._random.random() < 0.6 else []
+        pairs += [("_type", ",".join({self._type(), self._type()}))] if self._random.random() < 0.3 else []
+        return Ask.get("everything", f"{path}/$everything", pairs)
+
+    def _encounters(self) -> list[str]:
+        return [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Encounter/")]
+
+    def steady_operations(self) -> list[Ask]:
+        """The requests of operations that are sent in every case."""
+        of = ("patient", self._patient)
+        every = ",".join({code for code in self._all_codes("Observation") if "," not in code}) or UNKNOWN
+        asks = [Ask.get("lastn", "Observation/$lastn", [of, ("code", every), ("max", most)]) for most in ("1", "2")]
+        return asks + [Ask.get("everything", f"{path}/$everything", [("_count", "50")]) for path in (*self._encounters(), "Patient")]
+
+    def _all_codes(self, type: str) -> list[str]:
+        """The values of code of visible and hidden rows."""
+        return sorted({*self._probes.hidden.get((type, "code"), ()), *self._probes.shown.get((type, "code"), ())})

@@ -1,0 +1,64 @@
+"""Planted leaks of the operations that read records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fhir_server.access.view import View
+from fhir_server.errors import Problem
+from fhir_server.interactions import everything, lastn
+from tests.noninterference.planted_leaks import Patch, leak, of_record, relook, sighted, unlimited
+
+
+@leak("C11")
+def the_newest_of_each_code_are_chosen_before_hidden_ones_are_left_out(patch: Patch) -> None:
+    patch.setattr(View, "index_entries", sighted(of_record)(View.index_entries))
+
+
+@leak("C11")
+def hidden_results_join_groups_of_codes(patch: Patch) -> None:
+    """A hidden result with two codes makes one group of them; it is no answer itself."""
+    exact, whole = View.index_entries, sighted(of_record)(View.index_entries)
+
+    async def entries(self: View, type: str, where: Any, params: Any, limit: int) -> Any:
+        seen = {row.id for row in await exact(self, type, where, params, limit)}
+        stored = await whole(self, type, where, params, limit)
+        return tuple(row if row.id in seen else row._replace(entries=tuple(e for e in row.entries if e.param != "date")) for row in stored)
+
+    patch.setattr(View, "index_entries", entries)
+
+
+@leak("C11")
+def a_total_of_lastn_counts_all_that_matches(patch: Patch) -> None:
+    exact, counted = lastn.newest_by_code, sighted(of_record)(View.count)
+
+    async def newest(view: View, type: str, where: Any, most: int, limit: int) -> Any:
+        found = list(await exact(view, type, where, most, limit))
+        return found[: max(1, len(found) - await counted(view, type, where) % 2)]
+
+    patch.setattr(lastn, "newest_by_code", newest)
+
+
+@leak("A03")
+def the_record_of_an_encounter_is_what_is_stored_of_it(patch: Patch) -> None:
+    exact, whole = everything.everything, sighted(of_record)(View.find_readable)
+
+    async def looking(view: View, request: Any, service: Any) -> Any:
+        if request.path[0] == "Encounter":
+            view.find_readable = whole.__get__(view)  # type: ignore[method-assign]
+        return await exact(view, request, service)
+
+    relook(patch, "operation", looking, "$everything")
+
+
+@leak("R01")
+def the_record_of_a_hidden_encounter_is_refused_otherwise(patch: Patch) -> None:
+    exact = everything.everything
+
+    async def looking(view: View, request: Any, service: Any) -> Any:
+        stored = len(request.path) == 3 and await view._snapshot.read(*request.path[:2], await unlimited(view))
+        if stored and await view.read_for_write(*request.path[:2]) is None:
+            raise Problem("forbidden", "This record is not yours.")
+        return await exact(view, request, service)
+
+    relook(patch, "operation", looking, "$everything")
