@@ -196,10 +196,10 @@ class View:
         by_id = {version.id: version for version in found}
         return [by_id[id] for id in ids if id in by_id]
 
-    async def peek(self, type: str, ids: frozenset[str]) -> list[VisibleVersion]:
-        """As :meth:`find` by id, of rows that the answer does not give out: ``shown`` does not list them."""
+    async def peek(self, type: str, where: Filter, limit: int) -> list[VisibleVersion]:
+        """As :meth:`find`, of rows that the answer does not give out: ``shown`` does not list them."""
         given = len(self.shown)
-        found = (await self.find(type, IdIs(ids), limit=len(ids))).versions
+        found = (await self.find(type, where, limit=limit)).versions
         del self.shown[given:]
         return found
 

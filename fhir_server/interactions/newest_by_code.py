@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from fhir_server import budget, jsontext
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.search.filters import Filter
+from fhir_server.search.filters import Filter, IdIs
 from fhir_server.search.rows import Entry, RowEntries
 
 Newest = Sequence[str]
@@ -58,7 +58,7 @@ async def _texts(view: View, type: str, ids: Sequence[str]) -> Mapping[str, str]
     """The text of the code of each of these resources, as far as the caller sees it."""
     texts: dict[str, str] = {}
     for start in range(0, len(ids), _PORTION):
-        for version in await view.peek(type, frozenset(ids[start : start + _PORTION])):
+        for version in await view.peek(type, IdIs(frozenset(ids[start : start + _PORTION])), _PORTION):
             code = jsontext.members(version.body).get("code", b"{}")
             texts[version.id] = str(jsontext.parse(code).get("text", ""))
     return texts

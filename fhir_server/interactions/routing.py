@@ -14,6 +14,7 @@ from fhir_server.interactions import (
     conditional_write,
     meta_operations,
     patch,
+    patient_match,
     read,
     record_operations,
     search,
@@ -151,6 +152,15 @@ ROUTES: tuple[Route, ...] = (
             definition=f"{_R4}/Resource-validate",
         )
         for shape in (("{type}", "$validate"), ("{type}", "{id}", "$validate"))
+    ),
+    Route(
+        "operation",
+        "POST",
+        ("Patient", "$match"),
+        patient_match.match,
+        body="question",
+        admit=patient_match.admit,
+        definition=f"{_R4}/Patient-match",
     ),
     Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
     Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write_rights.admit_update),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from tests.noninterference.oracle import BORN
 from tests.noninterference.paired_server import Ask
-from tests.noninterference.write_requests import UNKNOWN, Writes
+from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
 
 
 class OperationRequests(Writes):
@@ -11,7 +14,7 @@ class OperationRequests(Writes):
 
     def operation(self) -> Ask:
         """A request of one of the operations."""
-        return self._pick(self.lastn, self.everything_of_others)()
+        return self._pick(self.lastn, self.lastn, self.everything_of_others, self.match)()
 
     def _record(self) -> str:
         """Mostly the caller's patient."""
@@ -38,6 +41,17 @@ class OperationRequests(Writes):
 
     def _encounters(self) -> list[str]:
         return [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Encounter/")]
+
+    def match(self) -> Ask:
+        """A Patient who is stored, or nearly so."""
+        id = self._pick(*BORN, self._patient)
+        patient: dict[str, Any] = {"resourceType": "Patient", "name": [{"family": id.title()}], "birthDate": self._pick(*BORN.values())}
+        if self._random.random() < 0.7:
+            patient["birthDate"] = BORN.get(id, "2000-01-01")
+        if self._random.random() < 0.3:
+            patient["identifier"] = [{"system": "https://ids.example/accession", "value": self._pick("A-100", "A-101")}]
+        body = {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": patient}]}
+        return Ask("match", "POST", "Patient/$match", "", (JSON_TYPE,), text_of(body))
 
     def steady_operations(self) -> list[Ask]:
         """The requests of operations that are sent in every case."""

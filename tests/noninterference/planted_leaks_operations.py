@@ -6,7 +6,8 @@ from typing import Any
 
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import everything, lastn
+from fhir_server.interactions import everything, lastn, patient_match
+from fhir_server.search.filters import EVERYTHING
 from tests.noninterference.planted_leaks import Patch, leak, of_record, relook, sighted, unlimited
 
 
@@ -62,3 +63,16 @@ def the_record_of_a_hidden_encounter_is_refused_otherwise(patch: Patch) -> None:
         return await exact(view, request, service)
 
     relook(patch, "operation", looking, "$everything")
+
+
+@leak("C11")
+def a_match_scores_higher_the_more_is_stored(patch: Patch) -> None:
+    exact = patient_match._matches
+
+    async def matches(view: View, service: Any, patient: Any, only_certain: bool, count: int) -> Any:
+        stored = await view._snapshot.count("Observation", EVERYTHING, await unlimited(view))
+        answer = await exact(view, service, patient, only_certain, count)
+        answer.parts[0] = answer.parts[0].replace(b'"total":', b'"total":%d' % (1 + stored))
+        return answer
+
+    patch.setattr(patient_match, "_matches", matches)
