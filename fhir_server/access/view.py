@@ -23,6 +23,7 @@ from fhir_server.search import hidden_references, match, steps
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
 from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
+from fhir_server.smart.core.scopes import INTERACTIONS
 from fhir_server.store import Row, Snapshot
 from fhir_server.store.logs import AUDIT_LOG
 
@@ -177,29 +178,31 @@ class View:
         page = await self._snapshot.find(type, where, self._visibility(type, "r"), limit=limit, after=after)
         return VisiblePage(await self._visible_versions(page.rows), page.next)
 
-    async def index_entries(self, type: str, where: Filter, params: Collection[tuple[str, str]], limit: int) -> tuple[RowEntries, ...]:
+    async def index_entries(
+        self, type: str, where: Filter, params: Collection[tuple[str, str]], limit: int, interactions: str = "s"
+    ) -> tuple[RowEntries, ...]:
         """The visible index entries of ``params``, (code, kind), of at most ``limit`` visible rows that match ``where``, in no order.
 
-        Reads no bodies.  Raises Problem as :meth:`find` does.
+        Reads no bodies.  It needs a scope for one of ``interactions``.  Raises Problem as :meth:`find` does.
         """
-        self.permissions.require(type, "s")
+        if not any(self.permissions.scopes(type, one) for one in INTERACTIONS if one in interactions):
+            self.permissions.require(type, "s")
         where = await self._require_answerable(type, where)
         await self._look_up_referred(type, _ids_in(where))
-        found = await self._snapshot.entries_of(type, where, self._visibility(type, "s"), params, limit)
+        found = await self._snapshot.entries_of(type, where, self._visibility(type, interactions), params, limit)
         if (spending := budget.current()) is not None:
             spending.take(0, _INDEXED * len(found))
         return found
 
     async def in_order(self, type: str, ids: Sequence[str]) -> list[VisibleVersion]:
-        """The visible rows with these ids, in their order."""
-        found = (await self.find(type, IdIs(frozenset(ids)), limit=len(ids))).versions
-        by_id = {version.id: version for version in found}
+        """The visible rows with these ids, in their order, under a scope to read or to search."""
+        by_id = {version.id: version for version in await self.find_included(type, IdIs(frozenset(ids)), len(ids))}
         return [by_id[id] for id in ids if id in by_id]
 
     async def peek(self, type: str, where: Filter, limit: int) -> list[VisibleVersion]:
-        """As :meth:`find`, of rows that the answer does not give out: ``shown`` does not list them."""
+        """As :meth:`find_included`, of rows that the answer does not give out: ``shown`` does not list them."""
         given = len(self.shown)
-        found = (await self.find(type, where, limit=limit)).versions
+        found = await self.find_included(type, where, limit)
         del self.shown[given:]
         return found
 

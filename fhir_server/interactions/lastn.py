@@ -14,17 +14,14 @@ from dataclasses import replace
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, preconditions
+from fhir_server.interactions import preconditions
 from fhir_server.interactions.messages import JSON, Request, Response
-from fhir_server.interactions.newest_by_code import Newest, newest_by_code
+from fhir_server.interactions.newest_by_code import newest_by_code, page
 from fhir_server.interactions.parameters_body import parameters_in
-from fhir_server.interactions.search import binding, next_link, searchset_entries
 from fhir_server.interactions.service import Service
 from fhir_server.search import query as queries
 from fhir_server.search.limits import whole_number
-from fhir_server.search.query import Query
 from fhir_server.search.result_parameters import MAX_COUNT
-from fhir_server.search.rows import STALE_LINK, Position
 
 MAX_CONSIDERED = 10_000
 """Observations among which the newest are chosen, at most."""
@@ -49,7 +46,7 @@ async def lastn(view: View, request: Request, service: Service) -> Response:
     if query.count and not any(name == "_count" for name, _ in searched):
         query = replace(query, count=MAX_COUNT)
     newest = await newest_by_code(view, _TYPE, query.where, most, MAX_CONSIDERED)
-    parts = await _page(view, query, newest, [("max", str(most)), *query.applied], service)
+    parts = await page(view, service, query, newest, [("max", str(most)), *query.applied], f"{_TYPE}/$lastn")
     return Response(200, headers=((b"content-type", JSON), *service.applied_preference(request)), parts=parts)
 
 
@@ -75,26 +72,3 @@ def _require_criteria(pairs: Sequence[tuple[str, str]]) -> None:
         raise Problem("invalid", "$lastn needs a patient or a subject.")
     if "category" not in given and not any("code" in code.split("-") for code in given):
         raise Problem("invalid", "$lastn needs a category, a code or another parameter with a code.")
-
-
-async def _page(view: View, query: Query, newest: Newest, applied: Sequence[tuple[str, str]], service: Service) -> list[bytes]:
-    path = f"{_TYPE}/$lastn"
-    links = [("self", bundle_json.query_url(service.base, path, [pair for pair in applied if pair[0] != "_page"]))]
-    if query.count == 0:
-        return bundle_json.searchset(await searchset_entries(view, query, [], service), links=links, total=len(newest))
-    bound = binding(view, service, path, applied)
-    ids = _after(newest, service.cursors.decrypt(query.cursor, bound) if query.cursor else None)
-    page = ids[: query.count]
-    if len(ids) > len(page):
-        links.append(("next", next_link(service, path, applied, Position((), page[-1]), bound)))
-    matches = await view.in_order(_TYPE, page)
-    return bundle_json.searchset(await searchset_entries(view, query, matches, service), links=links, total=len(newest))
-
-
-def _after(newest: Newest, position: Position | None) -> Newest:
-    """Those after the last one of the page before.  Raises Problem ``invalid`` if that is none of them any more."""
-    if position is None:
-        return newest
-    if position.id not in newest:
-        raise Problem("invalid", STALE_LINK)
-    return newest[newest.index(position.id) + 1 :]

@@ -13,13 +13,17 @@ from typing import Any, Final, NamedTuple
 from fhir_server import budget, jsontext
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
+from fhir_server.interactions import bundle_json
+from fhir_server.interactions.search import Pair, binding, next_link, searchset_entries
+from fhir_server.interactions.service import Service
 from fhir_server.search.filters import Filter, IdIs
-from fhir_server.search.rows import Entry, RowEntries
+from fhir_server.search.query import Query
+from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries
 
 Newest = Sequence[str]
 """Ids of resources, from the most recent to the oldest."""
 
-_CODE, _DATE, _SUBJECT = ("code", "token"), ("date", "date"), ("subject", "reference")
+_DATE, _SUBJECT = ("date", "date"), ("subject", "reference")
 _PORTION: Final = 500
 _Key = tuple[Any, ...]
 
@@ -32,17 +36,22 @@ class _Dated(NamedTuple):
     time: tuple[int, int] | None
 
 
-async def newest_by_code(view: View, type: str, where: Filter, most: int, limit: int) -> Newest:
+async def newest_by_code(
+    view: View, type: str, where: Filter, most: int, limit: int, *, code: str = "code", interactions: str = "s"
+) -> Newest:
     """The ids of the newest ``most`` of each code, and of those as new as the last of them.
+
+    ``code``          the element, and its search parameter, by which they are grouped
+    ``interactions``  those for one of which a scope is needed
 
     Raises Problem ``too_costly`` if more than ``limit`` visible resources match.
     """
-    found = await view.index_entries(type, where, (_CODE, _DATE, _SUBJECT), limit + 1)
+    found = await view.index_entries(type, where, ((code, "token"), _DATE, _SUBJECT), limit + 1, interactions)
     if len(found) > limit:
         raise Problem("too_costly", f"More than {limit:,} resources match. Ask for a shorter time, a category or a code.")
-    uncoded = [row.id for row in found if not any(entry.param == "code" for entry in row.entries)]
-    texts = await _texts(view, type, uncoded)
-    dated = await budget.each(lambda row: _dated(row, texts), found)
+    uncoded = [row.id for row in found if not any(entry.param == code for entry in row.entries)]
+    texts = await _texts(view, type, code, uncoded)
+    dated = await budget.each(lambda row: _dated(row, code, texts), found)
     groups: dict[_Key, list[_Dated]] = {}
     leaders = _Leaders()
     for one in dated:
@@ -54,19 +63,46 @@ async def newest_by_code(view: View, type: str, where: Filter, most: int, limit:
     return [one.id for one in sorted(chosen, key=_recent_first)]
 
 
-async def _texts(view: View, type: str, ids: Sequence[str]) -> Mapping[str, str]:
+async def page(view: View, service: Service, query: Query, newest: Newest, applied: Sequence[Pair], path: str) -> list[bytes]:
+    """A searchset of one page of them: ``query`` says how many and in which shape, and ``applied`` is for the links.
+
+    Raises Problem ``invalid`` for a page link that leads nowhere any more.
+    """
+    (type,) = query.conditions
+    links = [("self", bundle_json.query_url(service.base, path, [pair for pair in applied if pair[0] != "_page"]))]
+    if query.count == 0:
+        return bundle_json.searchset(await searchset_entries(view, query, [], service), links=links, total=len(newest))
+    bound = binding(view, service, path, applied)
+    ids = _after(newest, service.cursors.decrypt(query.cursor, bound) if query.cursor else None)
+    ids_of_page = ids[: query.count]
+    if len(ids) > len(ids_of_page):
+        links.append(("next", next_link(service, path, applied, Position((), ids_of_page[-1]), bound)))
+    matches = await view.in_order(type, ids_of_page)
+    return bundle_json.searchset(await searchset_entries(view, query, matches, service), links=links, total=len(newest))
+
+
+def _after(newest: Newest, position: Position | None) -> Newest:
+    """Those after the last one of the page before.  Raises Problem ``invalid`` if that is none of them any more."""
+    if position is None:
+        return newest
+    if position.id not in newest:
+        raise Problem("invalid", STALE_LINK)
+    return newest[newest.index(position.id) + 1 :]
+
+
+async def _texts(view: View, type: str, code: str, ids: Sequence[str]) -> Mapping[str, str]:
     """The text of the code of each of these resources, as far as the caller sees it."""
     texts: dict[str, str] = {}
     for start in range(0, len(ids), _PORTION):
         for version in await view.peek(type, IdIs(frozenset(ids[start : start + _PORTION])), _PORTION):
-            code = jsontext.members(version.body).get("code", b"{}")
-            texts[version.id] = str(jsontext.parse(code).get("text", ""))
+            value = jsontext.members(version.body).get(code, b"{}")
+            texts[version.id] = str(jsontext.parse(value).get("text", ""))
     return texts
 
 
-def _dated(row: RowEntries, texts: Mapping[str, str]) -> _Dated:
+def _dated(row: RowEntries, code: str, texts: Mapping[str, str]) -> _Dated:
     subject = tuple(sorted(_values(row.entries, "subject")))
-    codings = sorted(_values(row.entries, "code"))
+    codings = sorted(_values(row.entries, code))
     text = texts.get(row.id, "")
     alone: _Key = ("text", text) if text else ("id", row.id)
     keys = tuple((subject, "coding", *coding) for coding in codings) or ((subject, *alone),)

@@ -29,11 +29,17 @@ def parameters_in(request: Request) -> tuple[tuple[str, str], ...]:
 
 def _text(parameter: dict[str, Any]) -> str:
     value = next((value for name, value in parameter.items() if name.startswith("value")), "")
+    if isinstance(value, dict) and "coding" in value:
+        return ",".join([_token(coding) for coding in value["coding"] if isinstance(coding, dict)])
     if isinstance(value, dict) and "code" in value:
-        return "|".join([str(value[name]) for name in ("system", "code") if name in value])
+        return _token(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value.get("reference", "")) if isinstance(value, dict) else str(value)
+
+
+def _token(coding: dict[str, Any]) -> str:
+    return "|".join([str(coding[name]) for name in ("system", "code") if name in coding])
 
 
 class ResourceParameters(NamedTuple):

@@ -7,20 +7,25 @@ from typing import NamedTuple
 
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
-from fhir_server.interactions import everything, lastn
-from fhir_server.interactions.messages import Request, Response
+from fhir_server.interactions import docref, document, everything, lastn
+from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 
 _R4 = "http://hl7.org/fhir/OperationDefinition"
+_US_CORE = "http://hl7.org/fhir/us/core/OperationDefinition"
 
 
 class RecordOperation(NamedTuple):
-    """The path of an operation, its handler, who may ask it, and the canonical of its OperationDefinition."""
+    """The path of an operation, its handler, who may ask it, and the canonical of its OperationDefinition.
+
+    ``post``: the handler of POST, if that does more than to read.
+    """
 
     shape: tuple[str, ...]
     handle: Callable[[View, Request, Service], Awaitable[Response]]
     admit: Callable[[Permissions, str], None]
     definition: str
+    post: Callable[[Request, Service, AuditContext], Awaitable[Response]] | None = None
 
 
 OPERATIONS: tuple[RecordOperation, ...] = (
@@ -33,5 +38,10 @@ OPERATIONS: tuple[RecordOperation, ...] = (
             ("Group", "{id}", "$everything"),
         )
     ),
+    *(
+        RecordOperation(shape, document.document, document.admit, f"{_R4}/Composition-document", document.post)
+        for shape in (("Composition", "{id}", "$document"), ("Composition", "$document"))
+    ),
+    RecordOperation(("DocumentReference", "$docref"), docref.docref, docref.admit, f"{_US_CORE}/docref"),
     RecordOperation(("Observation", "$lastn"), lastn.lastn, lastn.admit, f"{_R4}/Observation-lastn"),
 )

@@ -115,7 +115,9 @@ ROUTES: tuple[Route, ...] = (
         typed=2,
     ),
     *(
-        _read_route(
+        Route("operation", method, operation.shape, operation.post, body=body, admit=operation.admit, definition=operation.definition)
+        if body and operation.post
+        else _read_route(
             "operation",
             method,
             operation.shape,

@@ -21,9 +21,9 @@ def hidden_results_join_groups_of_codes(patch: Patch) -> None:
     """A hidden result with two codes makes one group of them; it is no answer itself."""
     exact, whole = View.index_entries, sighted(of_record)(View.index_entries)
 
-    async def entries(self: View, type: str, where: Any, params: Any, limit: int) -> Any:
-        seen = {row.id for row in await exact(self, type, where, params, limit)}
-        stored = await whole(self, type, where, params, limit)
+    async def entries(self: View, type: str, where: Any, params: Any, limit: int, *more: Any) -> Any:
+        seen = {row.id for row in await exact(self, type, where, params, limit, *more)}
+        stored = await whole(self, type, where, params, limit, *more)
         return tuple(row if row.id in seen else row._replace(entries=tuple(e for e in row.entries if e.param != "date")) for row in stored)
 
     patch.setattr(View, "index_entries", entries)
