@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from fhir_server import jsontext
+from fhir_server.access.view import View
+from fhir_server.interactions import document_bundle
 from fhir_server.resources import validate
+from tests.noninterference.planted_leaks import sighted, unlimited
 from tests.served import Answer, Served, store_url
 
 LOINC = "http://loinc.org"
@@ -75,6 +79,24 @@ def test_what_is_hidden_is_no_part_of_the_document(served: Served) -> None:
     assert (names(after), after.body) == (names(before), before.body)
     assert "Observation/doc-hidden" in names(served.get(feed, "Composition/letter/$document"))
     assert {served.get(own, f"Composition/{id}/$document").status for id in ("nothing", "x")} == {404}
+
+
+def test_the_comparison_finds_a_document_that_holds_what_is_stored(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the test above: the Composition as stored, with what it names."""
+    whole = sighted(unlimited)(View.find_included)
+    exact = document_bundle.referred
+
+    async def referred(view: View, versions: Any, types: Any = None) -> Any:
+        other = View(view._snapshot, view.permissions, view.now)
+        other.find_included = whole.__get__(view)  # type: ignore[method-assign]
+        stored = [await view._snapshot.read(seen.type, seen.id, await unlimited(view)) for seen in versions]
+        return await exact(other, [msgspec.structs.replace(seen, body=row.body) for seen, row in zip(versions, stored, strict=True)], types)
+
+    own = served.app_token("adult", "adult")
+    right = served.get(own, "Composition/letter/$document")
+    monkeypatch.setattr(document_bundle, "referred", referred)
+    planted = served.get(own, "Composition/letter/$document")
+    assert planted.body != right.body and "Observation/doc-hidden" in names(planted)
 
 
 def test_persist_stores_the_bundle_for_who_may_write_it(served: Served) -> None:

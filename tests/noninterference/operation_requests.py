@@ -14,7 +14,7 @@ class OperationRequests(Writes):
 
     def operation(self) -> Ask:
         """A request of one of the operations."""
-        return self._pick(self.lastn, self.lastn, self.everything_of_others, self.match)()
+        return self._pick(self.lastn, self.lastn, self.everything_of_others, self.match, self.docref, self.document, self.summary)()
 
     def _record(self) -> str:
         """Mostly the caller's patient."""
@@ -34,13 +34,14 @@ class OperationRequests(Writes):
 
     def everything_of_others(self) -> Ask:
         """The record of an encounter, of a group, or of the patient in context."""
-        path = self._pick(*self._encounters(), f"Encounter/{UNKNOWN}", f"Group/{UNKNOWN}", "Patient", "Patient")
+        path = self._pick(*self._named("Encounter"), f"Encounter/{UNKNOWN}", f"Group/{UNKNOWN}", "Patient", "Patient")
         pairs = [("_count", self._pick("1", "2", "5"))] if self._random.random() < 0.6 else []
         pairs += [("_type", ",".join({self._type(), self._type()}))] if self._random.random() < 0.3 else []
         return Ask.get("everything", f"{path}/$everything", pairs)
 
-    def _encounters(self) -> list[str]:
-        return [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Encounter/")]
+    def _named(self, type: str) -> list[str]:
+        """The rows of a type, hidden ones too."""
+        return [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith(f"{type}/")]
 
     def match(self) -> Ask:
         """A Patient who is stored, or nearly so."""
@@ -53,12 +54,28 @@ class OperationRequests(Writes):
         body = {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": patient}]}
         return Ask("match", "POST", "Patient/$match", "", (JSON_TYPE,), text_of(body))
 
+    def docref(self) -> Ask:
+        pairs = [("patient", self._record())]
+        pairs += [("type", self._value("DocumentReference", "type", "token"))] if self._random.random() < 0.3 else []
+        pairs += [("start", self._pick("2026-03-02", "2026-05-20"))] if self._random.random() < 0.4 else []
+        pairs += [("_count", self._pick("1", "2"))] if self._random.random() < 0.3 else []
+        return Ask.get("docref", "DocumentReference/$docref", pairs)
+
+    def document(self) -> Ask:
+        return Ask.get("document", f"{self._pick(*self._named('Composition'), f'Composition/{UNKNOWN}')}/$document")
+
+    def summary(self) -> Ask:
+        return Ask.get("summary", f"Patient/{self._record()}/$summary")
+
     def steady_operations(self) -> list[Ask]:
         """The requests of operations that are sent in every case."""
         of = ("patient", self._patient)
         every = ",".join({code for code in self._all_codes("Observation") if "," not in code}) or UNKNOWN
         asks = [Ask.get("lastn", "Observation/$lastn", [of, ("code", every), ("max", most)]) for most in ("1", "2")]
-        return asks + [Ask.get("everything", f"{path}/$everything", [("_count", "50")]) for path in (*self._encounters(), "Patient")]
+        asks.append(Ask.get("docref", "DocumentReference/$docref", [of]))
+        asks.append(Ask.get("summary", f"Patient/{self._patient}/$summary"))
+        asks += [Ask.get("document", f"{name}/$document") for name in self._named("Composition")]
+        return asks + [Ask.get("everything", f"{path}/$everything", [("_count", "50")]) for path in (*self._named("Encounter"), "Patient")]
 
     def _all_codes(self, type: str) -> list[str]:
         """The values of code of visible and hidden rows."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import everything, lastn, patient_match
+from fhir_server.interactions import docref, everything, lastn, patient_match, patient_summary
 from fhir_server.search.filters import EVERYTHING
 from tests.noninterference.planted_leaks import Patch, leak, of_record, relook, sighted, unlimited
 
@@ -41,12 +41,12 @@ def a_total_of_lastn_counts_all_that_matches(patch: Patch) -> None:
 
 
 @leak("A03")
-def the_record_of_an_encounter_is_what_is_stored_of_it(patch: Patch) -> None:
-    exact, whole = everything.everything, sighted(of_record)(View.find_readable)
+def a_hidden_encounter_has_a_record(patch: Patch) -> None:
+    exact, whole = everything.everything, sighted(unlimited)(View.read)
 
     async def looking(view: View, request: Any, service: Any) -> Any:
         if request.path[0] == "Encounter":
-            view.find_readable = whole.__get__(view)  # type: ignore[method-assign]
+            view.read = whole.__get__(view)  # type: ignore[method-assign]
         return await exact(view, request, service)
 
     relook(patch, "operation", looking, "$everything")
@@ -76,3 +76,27 @@ def a_match_scores_higher_the_more_is_stored(patch: Patch) -> None:
         return answer
 
     patch.setattr(patient_match, "_matches", matches)
+
+
+@leak("A05")
+def an_empty_section_of_a_summary_says_whether_something_is_hidden(patch: Patch) -> None:
+    exact, counted = patient_summary._rows, sighted(of_record)(View.count)
+
+    async def rows(view: View, patient: str, section: Any) -> Any:
+        found = await exact(view, patient, section)
+        stored = sum([await counted(view, source.type, source.where) for source in section.sources])
+        return found if found or not stored or not section.required else [await view.read("Patient", patient)]
+
+    patch.setattr(patient_summary, "_rows", rows)
+
+
+@leak("A05")
+def a_list_of_documents_is_of_what_is_stored(patch: Patch) -> None:
+    exact, whole = docref.newest_by_code, sighted(of_record)(View.index_entries)
+
+    async def newest(view: View, *given: Any, **more: Any) -> Any:
+        other = View(view._snapshot, view.permissions, view.now)
+        other.index_entries = whole.__get__(view)  # type: ignore[method-assign]
+        return await exact(other, *given, **more)
+
+    patch.setattr(docref, "newest_by_code", newest)
