@@ -66,7 +66,7 @@ class ExportRequest(msgspec.Struct, frozen=True):
         filters: list[Filter] = []
         if catalog()[type].subjects:
             if self.level == "group":
-                filters.append(OfPatient(await _member_patients(view, self.group, zone)))
+                filters.append(OfPatient(await member_patients(view, self.group, zone)))
             if self.patients is not None:
                 filters.append(OfPatient(frozenset(self.patients)))
         if self.since:
@@ -130,7 +130,7 @@ def _searches(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     return searches
 
 
-async def _member_patients(view: View, group: str, zone: ZoneInfo) -> frozenset[str]:
+async def member_patients(view: View, group: str, zone: ZoneInfo) -> frozenset[str]:
     """The ids of the Patients who are members of a visible Group now: not inactive, and in the period of their membership."""
     members = jsontext.parse((await view.read("Group", group)).body).get("member", [])
     present = [member for member in members if not member.get("inactive", False) and _is_now(member, view.now, zone)]

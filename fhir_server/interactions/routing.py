@@ -13,10 +13,11 @@ from fhir_server.interactions import (
     bulk_export,
     closure,
     conditional_write,
-    everything,
     meta_operations,
     patch,
+    patient_match,
     read,
+    record_operations,
     search,
     search_several,
     terminology_routes,
@@ -117,15 +118,18 @@ ROUTES: tuple[Route, ...] = (
         typed=2,
     ),
     *(
-        _read_route(
+        Route("operation", method, operation.shape, operation.post, body=body, admit=operation.admit, definition=operation.definition)
+        if body and operation.post
+        else _read_route(
             "operation",
             method,
-            ("Patient", "{id}", "$everything"),
-            everything.everything,
+            operation.shape,
+            operation.handle,
             body=body,
-            admit=everything.admit if body else None,
-            definition=f"{_R4}/Patient-everything",
+            admit=operation.admit if body else None,
+            definition=operation.definition,
         )
+        for operation in record_operations.OPERATIONS
         for method, body in _QUESTION_BODIES
     ),
     _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta, definition=f"{_R4}/Resource-meta"),
@@ -168,6 +172,15 @@ ROUTES: tuple[Route, ...] = (
         body="resource",
         admit=closure.admit,
         definition=f"{_R4}/ConceptMap-closure",
+    ),
+    Route(
+        "operation",
+        "POST",
+        ("Patient", "$match"),
+        patient_match.match,
+        body="question",
+        admit=patient_match.admit,
+        definition=f"{_R4}/Patient-match",
     ),
     Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
     Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write_rights.admit_update),

@@ -14,10 +14,11 @@ from urllib.parse import urlencode
 
 from fhir_server.search import index
 from tests.noninterference.case_generator import Case
+from tests.noninterference.operation_requests import OperationRequests
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
 from tests.noninterference.resource_factory import CODES, KINDS, LOINC
-from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
+from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, text_of
 
 _MODIFIERS = {
     "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in", ":not-in", ":below", ":of-type"),
@@ -60,7 +61,7 @@ def _ways(type: str, types: tuple[str, ...]) -> Iterator[Way]:
                 yield Way(source, code, True)
 
 
-class Asker(Writes):
+class Asker(OperationRequests):
     """Generates the requests for a case."""
 
     def __init__(self, case: Case, capability: Capability, seed: int) -> None:
@@ -87,7 +88,7 @@ class Asker(Writes):
             (16, self.search), (10, self.chained), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude),
             (4, self.counted), (5, self.posted), (4, self.several), (6, self.compartment),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
-            (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
+            (3, self.whole), (8, self.operation), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
             (3, self.patch), (1, self.patch_entry), (4, self.validate), (6, self.terminology), (3, self.create_with_provenance),
@@ -104,7 +105,7 @@ class Asker(Writes):
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
-        return asks + self._by_reference() + self._through_hidden_elements()
+        return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 
     def _through_hidden_elements(self) -> list[Ask]:
         """Return a chain and a ``_has`` through each reference to a visible row that is in a hidden element."""

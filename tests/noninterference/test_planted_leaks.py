@@ -13,6 +13,7 @@ from tests.noninterference import (
     planted_leaks_export,
     planted_leaks_interactions,
     planted_leaks_labels,
+    planted_leaks_operations,
     planted_leaks_search,
     planted_leaks_side,
 )
@@ -26,7 +27,14 @@ from tests.noninterference.test_noninterference import capability
 from tests.noninterference.traces import TRACES, followed
 
 # Importing these modules fills LEAKS.
-assert planted_leaks_search and planted_leaks_interactions and planted_leaks_export and planted_leaks_labels and planted_leaks_side
+assert (
+    planted_leaks_operations
+    and planted_leaks_search
+    and planted_leaks_interactions
+    and planted_leaks_export
+    and planted_leaks_labels
+    and planted_leaks_side
+)
 
 _CASES = 21 * len(CALLERS)  # most are noticed within ten cases; some need rows that rarely meet
 _ASKS = 150
