@@ -278,6 +278,8 @@ class Asker(OperationRequests):
         pairs = [("_type", ",".join({self._type(), self._type()}))] if self._random.random() < 0.5 else []
         if self._random.random() < 0.3:
             pairs.append(("_since", self._value(self._type(), "_lastUpdated", "date")))
+        if self._random.random() < 0.2:
+            pairs.append(("_elements", self._pick("id", "code,subject", "Observation.note,result")))
         if self._random.random() < 0.3:
             type = self._type()
             pairs.append(("_typeFilter", f"{type}?" + "=".join(self._criterion(type))))
