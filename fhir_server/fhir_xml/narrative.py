@@ -32,7 +32,7 @@ def standing_alone(text: str, namespaces: Mapping[str, str]) -> str:
 
 def _is_alone(text: str) -> bool:
     try:
-        return ElementTree.fromstring(text).tag == _NAMESPACE + "div"
+        return all(node.tag.startswith(_NAMESPACE) for node in ElementTree.fromstring(text).iter())
     except ElementTree.ParseError:
         return False
 

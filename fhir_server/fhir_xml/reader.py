@@ -7,7 +7,6 @@ decided here: the JSON is checked as any JSON is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 from xml.parsers import expat
@@ -22,7 +21,6 @@ from fhir_server.resources import definitions
 _BOM: Final = b"\xef\xbb\xbf"
 _SCHEMA: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _BLANK: Final = " \t\r\n"
-_end_of_tag = re.compile(rb">").search
 
 
 def to_json(text: bytes, *, ordered: bool = True) -> bytes:
@@ -179,10 +177,10 @@ class _Reader:
             self.result = text
 
     def _end_narrative(self) -> None:
-        end = _end_of_tag(self._text, self._parser.CurrentByteIndex)
-        text = self._text[self._began : end.end() if end else None].decode()
-        if self._parser.CurrentByteIndex == self._began:
+        end = self._parser.CurrentByteIndex
+        if not self._text.startswith(b"</", end):  # no end tag begins here
             refuse("A narrative may not be empty.", self._place())
+        text = self._text[self._began : self._text.index(b">", end) + 1].decode()
         around = {prefix: uris[-1] for prefix, uris in self._namespaces.items() if uris and uris[-1]}
         self._frames[-1].values["div"] = [string(standing_alone(text, around))]
 
@@ -193,7 +191,7 @@ class _Reader:
             names.sort(key=lambda name: frame.table[name].order)
         parts: list[bytes] = []
         for name in names:
-            for prefix, texts in ((b"", frame.values[name]), (b"_", frame.siblings.get(name, ()))):
+            for prefix, texts in ((b"", frame.values[name]), (b"_", frame.siblings.get(name, []))):
                 if any(text != b"null" for text in texts):
                     value = b"[" + b",".join(texts) + b"]" if frame.table[name].many else texts[0]
                     parts.append(b'"%s%s":%s' % (prefix, name.encode(), value))

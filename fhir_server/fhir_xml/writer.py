@@ -57,8 +57,10 @@ class _Writer:
         """An element: ``head`` is its start without attributes and the closing bracket, ``value`` that of a primitive."""
         inner: list[Member] = []
         start = head if value is None else f'{head} value="{_text(value)}"'
-        for key in {key.removeprefix("_"): None for key in node if key != "resourceType"}:
+        for key in {key.removeprefix("_"): None for key in node}:
             if (member := table.get(key)) is None:
+                if key == "resourceType":  # the name of the element; an ExampleScenario has an element of this name, too
+                    continue
                 raise ValueError(f"R4 does not define {key!r} in <{name}>.")
             if member.kind == "attribute":
                 start += f' {key}="{_text(node[key])}"'
