@@ -7,20 +7,20 @@ decided here: the JSON is checked as any JSON is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Final
-from xml.parsers import expat
+from typing import Final
 
 from fhir_server import jsontext
-from fhir_server.errors import Problem
 from fhir_server.fhir_xml.members import FHIR, XHTML, Member, members
 from fhir_server.fhir_xml.narrative import standing_alone
+from fhir_server.fhir_xml.safe_parsing import new_parser, run, without_mark
 from fhir_server.fhir_xml.values import json_value, quoted, refuse, string
 from fhir_server.resources import definitions
 
-_BOM: Final = b"\xef\xbb\xbf"
 _SCHEMA: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _BLANK: Final = " \t\r\n"
+_end_tag = re.compile(rb"</(?:[^\s>]+:)?div\s*>").match
 
 
 def to_json(text: bytes, *, ordered: bool = True) -> bytes:
@@ -29,15 +29,8 @@ def to_json(text: bytes, *, ordered: bool = True) -> bytes:
     Raises Problem ``invalid``, with the place, for a text that is not well-formed XML, has a document type or another encoding than
     UTF-8, or is not a resource by R4's rules for XML.
     """
-    text = text.removeprefix(_BOM)
-    if b"\0" in text:
-        refuse("The body is not XML in UTF-8.", code="invalid")
-    reader = _Reader(text, ordered)
-    try:
-        reader.parse()
-    except expat.ExpatError as error:
-        message = f"The body is not well-formed XML: {expat.ErrorString(error.code)} at line {error.lineno} column {error.offset + 1}."
-        raise Problem("invalid", message) from None
+    reader = _Reader(without_mark(text), ordered)
+    reader.parse()
     return reader.result
 
 
@@ -62,10 +55,7 @@ class _Reader:
         self._narrative = 0  # how deep the present element is in a narrative
         self._began = 0
         self._namespaces: dict[str, list[str]] = {}
-        parser = self._parser = expat.ParserCreate("UTF-8", " ")
-        parser.buffer_text = True
-        parser.XmlDeclHandler = self._declared
-        parser.StartDoctypeDeclHandler = self._document_type
+        parser = self._parser = new_parser()
         parser.StartNamespaceDeclHandler = self._namespace
         parser.EndNamespaceDeclHandler = self._namespace_ended
         parser.StartElementHandler = self._start
@@ -73,14 +63,7 @@ class _Reader:
         parser.CharacterDataHandler = self._characters
 
     def parse(self) -> None:
-        self._parser.Parse(self._text, True)
-
-    def _declared(self, version: str, encoding: str | None, standalone: int) -> None:
-        if encoding is not None and encoding.lower() not in ("utf-8", "us-ascii"):
-            refuse(f"The body declares the encoding {quoted(encoding)}; FHIR's is UTF-8.", code="invalid")
-
-    def _document_type(self, *_: Any) -> None:
-        refuse("A document type (DTD), and so an entity, has no place in FHIR's XML.", code="invalid")
+        run(self._parser, self._text)
 
     def _namespace(self, prefix: str | None, uri: str | None) -> None:
         self._namespaces.setdefault(prefix or "", []).append(uri or "")
@@ -178,7 +161,7 @@ class _Reader:
 
     def _end_narrative(self) -> None:
         end = self._parser.CurrentByteIndex
-        if not self._text.startswith(b"</", end):  # no end tag begins here
+        if not _end_tag(self._text, end):
             refuse("A narrative may not be empty.", self._place())
         text = self._text[self._began : self._text.index(b">", end) + 1].decode()
         around = {prefix: uris[-1] for prefix, uris in self._namespaces.items() if uris and uris[-1]}

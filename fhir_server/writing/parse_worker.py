@@ -17,7 +17,7 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.allocator import configure_allocator, give_back_memory
 from fhir_server.errors import Problem, ProblemKind
-from fhir_server.fhir_xml import to_json, to_xml
+from fhir_server.fhir_xml import patch, to_json, to_xml
 from fhir_server.resources import bundle_rules
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.server_base import server_base
@@ -55,10 +55,11 @@ class Task(msgspec.Struct):
     ``entries``  parse a Bundle, and separate its entries from the rest
     ``links``    resolve the links of an entry with the fullUrl ``full_url``
     ``from_xml``, ``to_xml``  convert a resource; ``pretty``: with indents
+    ``patch``    do the XML Patch ``patch``, which may add ``limit`` bytes, to a resource
     ``seconds``  the CPU time that this may take
     """
 
-    job: Literal["draft", "entries", "links", "from_xml", "to_xml"]
+    job: Literal["draft", "entries", "links", "from_xml", "to_xml", "patch"]
     size: int
     seconds: float
     type: str | None = None
@@ -67,6 +68,8 @@ class Task(msgspec.Struct):
     full_url: str = ""
     links: Links | None = None
     pretty: bool = False
+    patch: bytes = b""
+    limit: int = 0
 
 
 class ParsedIssue(msgspec.Struct):
@@ -130,7 +133,9 @@ def run(task: Task, text: bytes) -> tuple[Parsed, list[bytes]]:
 
 
 def converted(task: Task, text: bytes) -> bytes:
-    """The text that a task of conversion makes.  Raises Problem ``invalid`` for XML that is no resource."""
+    """The text that a task of conversion makes.  Raises Problem ``invalid`` for XML that is no resource, and what a patch raises."""
+    if task.job == "patch":
+        return patch.apply(patch.parse(task.patch), text, task.limit)
     return to_xml(text, pretty=task.pretty) if task.job == "to_xml" else to_json(text)
 
 

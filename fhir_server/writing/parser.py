@@ -93,8 +93,12 @@ class Parser:
         """As :func:`~fhir_server.fhir_xml.to_xml`.  Raises Problem ``too_costly``."""
         return await self._converted(Task("to_xml", len(text), _SECONDS, pretty=pretty), text)
 
+    async def patched(self, text: bytes, patch: bytes) -> bytes:
+        """The resource ``text`` after an XML Patch.  Raises as :mod:`fhir_server.fhir_xml.patch`, and Problem ``too_costly``."""
+        return await self._converted(Task("patch", len(text), _SECONDS, patch=patch, limit=self.max_bytes), text)
+
     async def _converted(self, task: Task, text: bytes) -> bytes:
-        if len(text) <= LARGEST_CONVERTED:
+        if len(text) + len(task.patch) <= LARGEST_CONVERTED:
             return converted(task, text)
         texts = [text]
         del text

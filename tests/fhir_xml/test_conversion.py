@@ -25,7 +25,9 @@ EACH_KIND = b"""{"resourceType":"Patient","id":"p","meta":{"versionId":"3","tag"
  "contained":[{"resourceType":"Organization","id":"o"},{"resourceType":"Basic","code":{"text":"x"}}],
  "extension":[{"url":"urn:a","extension":[{"url":"b","valueDecimal":1.50},{"id":"x","url":"c","valueBoolean":false}]}],
  "active":true,"_active":{"id":"act"},
- "name":[{"id":"n1","given":["A",null,"C"],"_given":[null,{"extension":[{"url":"urn:r","valueCode":"masked"}]},null]},{"family":"\\"<&>'\\t\\r\\n \\u00a0 x "}],
+ "name":[{"id":"n1",
+ "given":["A",null,"C"],"_given":[null,{"extension":[{"url":"urn:r","valueCode":"masked"}]},null]},
+ {"family":"\\"<&>'\\t\\r\\n \\u00a0 x "}],
  "birthDate":"1970-03","_birthDate":{"extension":[{"url":"urn:t","valueDateTime":"1970-03-30T01:02:03.10+01:00"}]},
  "_gender":{"extension":[{"url":"urn:u","valueString":"unknown"}]},
  "multipleBirthInteger":2,"photo":[{"data":"AAAA","size":10}]}""" % DIV.encode()

@@ -163,7 +163,7 @@ def test_refused_writes_store_nothing(served: Served, feed: str, stored: int) ->
         ("GET", "Nothing/x", {}, 404),
         ("PUT", "", {}, 405),
         ("PATCH", "Observation/x/_history", {}, 405),
-        ("PATCH", "Observation/x", {"content-type": "application/xml-patch+xml"}, 415),
+        ("PATCH", "Observation/x", {"content-type": "application/merge-patch+json"}, 415),
         ("GET", "Observation?_format=ttl", {}, 406),
         ("GET", "Observation", {"accept": "text/turtle"}, 406),
         ("POST", "Observation", {"content-type": "text/turtle"}, 415),
