@@ -121,7 +121,7 @@ public class Tour {
     call("search-include", () -> require(observations().where(Observation.SUBJECT.hasId(patient.getIdElement().toUnqualifiedVersionless())).include(Observation.INCLUDE_SUBJECT).execute().getEntry().size() == 2));
     call("search-revinclude", () -> require(patients().where(byIdentifier(run)).revInclude(Observation.INCLUDE_SUBJECT).execute().getEntry().size() == 2));
     call("search-chained", () -> require(observations().where(Observation.SUBJECT.hasChainedProperty(Patient.FAMILY.matches().value("Hapi-" + run))).execute().getEntry().size() == 1));
-    call("search-has", () -> require(patients().where(Patient.IDENTIFIER.exactly().systemAndIdentifier(SYSTEM, run)).where(new StringClientParam("_has:Observation:subject:identifier").matches().value(SYSTEM + "|" + run)).execute().getEntry().size() == 1));
+    call("search-has", () -> require(patients().where(Patient.IDENTIFIER.exactly().systemAndIdentifier(SYSTEM, run)).where(new TokenClientParam("_has:Observation:subject:identifier").exactly().systemAndIdentifier(SYSTEM, run)).execute().getEntry().size() == 1));
     call("search-last-updated", () -> patients().lastUpdated(new ca.uhn.fhir.rest.param.DateRangeParam().setLowerBound("2020-01-01")).count(1).execute());
     call("search-by-url", () -> client.search().byUrl("Patient?identifier=" + SYSTEM + "|" + run).returnBundle(Bundle.class).execute());
     call("search-compartment", () -> require(client.search().byUrl(arguments[0] + "/Patient/" + patient.getIdElement().getIdPart() + "/Observation").returnBundle(Bundle.class).execute().getEntry().size() == 1));
