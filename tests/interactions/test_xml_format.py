@@ -178,6 +178,6 @@ def test_documents_of_the_api_name_xml_and_those_of_smart_stay_json(served: Serv
 
 
 def test_answers_are_well_formed_xml_of_the_namespace_of_fhir(served: Served) -> None:
-    for path in ("Patient?_count=50", "Observation?_count=50", "Consent?_count=50", "DiagnosticReport?_count=50"):
+    for path in ("Patient?_count=50", "Observation?_count=50", "Consent?_count=50", "DiagnosticReport?_count=50", "AuditEvent?_count=50"):
         root = ElementTree.fromstring(ask(served, "GET", path).body)
         assert root.tag == "{http://hl7.org/fhir}Bundle"
