@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from fhir_server.fhir_xml import to_xml
 from tests.interactions.test_patch import KINDS, SYSTEM, URN, bundle, observation, put, results
 from tests.served import Served, store_url
 
@@ -127,3 +129,36 @@ def test_hidden_row_is_answered_like_an_absent_one(served: Served, clinician: st
     answers = [patched(served, "alone", f"Observation/{id}", change, token=token) for id in ("res-b", "never")]
     assert answers[0][0] == answers[1][0] == 404 and str(answers[0]).replace("res-b", "never") == str(answers[1])
     assert patched(served, "alone", "Observation/res-a", change, token=token)[0] == 200  # the control
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_fhirpath_patch_in_xml_may_be_the_binary_of_an_entry(served: Served, kind: str) -> None:
+    put(served, observation(f"path-{kind}"))
+    parts = [{"name": "type", "valueCode": "replace"}, {"name": "path", "valueString": "Observation.status"},
+             {"name": "value", "valueCode": "amended"}]  # fmt: skip
+    text = to_xml(json.dumps({"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}).encode())
+    binary = {"resourceType": "Binary", "contentType": "application/fhir+xml", "data": b64encode(text).decode()}
+    sent = {"resource": binary, "request": {"method": "PATCH", "url": f"Observation/path-{kind}"}}
+    assert bundle(served, sent, kind=kind).json["entry"][0]["resource"]["status"] == "amended"
+
+
+def test_large_conversions_and_patches_are_done_in_another_process(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[str] = []
+    parser = served.parts.service.parser
+    run = parser._run
+
+    async def counted(task: Any, texts: list[bytes]) -> Any:
+        jobs.append(task.job)
+        return await run(task, texts)
+
+    monkeypatch.setattr(parser, "_run", counted)
+    large = to_xml(json.dumps(observation("elsewhere", note=[{"text": "y" * 50}] * 2000)).encode())
+    headers = {"content-type": "application/fhir+xml", "accept": "application/fhir+xml"}
+    assert served.request(served.token(), "PUT", "Observation/elsewhere", body=large, headers=headers).status in (200, 201)
+    patched(served, "alone", "Observation/elsewhere", '<remove sel="f:Observation/f:note[1]"/>')
+    assert set(jobs) == {"from_xml", "draft", "to_xml", "patch"}
+    jobs.clear()
+    put(served, observation("here"))
+    assert served.request(served.token(), "GET", "Observation/here", headers=headers).status == 200
+    assert patched(served, "alone", "Observation/here", '<remove sel="f:Observation/f:identifier"/>')[0] == 200
+    assert jobs == []
