@@ -18,7 +18,7 @@ from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import bulk_export_job, bulk_export_request
 from fhir_server.interactions.bulk_export_job import Job
 from fhir_server.interactions.bulk_export_request import ExportRequest
-from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response, format_query
+from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response, format_query
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import Shape, subset
 from fhir_server.search.result_parameters import ResultParameters
@@ -71,7 +71,7 @@ async def status(request: Request, service: Service, audit: AuditContext) -> Res
         "output": [{"type": type, "url": f"{service.base}/$export-file/{id}/{type}.ndjson"} for type in files],
         "error": [],
     }
-    headers = ((b"content-type", b"application/json"), (b"expires", http_date(job.expires).encode()))
+    headers = ((b"content-type", PLAIN_JSON), (b"expires", http_date(job.expires).encode()))
     return Response(200, json.dumps(manifest, separators=(",", ":")).encode(), headers)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -91,12 +92,19 @@ class Asker(OperationRequests):
             (3, self.whole), (8, self.operation), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
-            (3, self.patch), (1, self.patch_entry), (4, self.validate), (6, self.terminology), (3, self.create_with_provenance),
+            (3, self.patch), (1, self.patch_entry), (2, self.in_xml), (4, self.validate), (6, self.terminology),
+            (3, self.create_with_provenance),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
         weights = [weight * (8 if context and make in updates else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
+
+    def in_xml(self) -> Ask:
+        """A question that is answered in XML."""
+        make = self._pick(self.search, self.include, self.read, self.history, self.everything, self.batch, self.patch, self.validate)
+        ask = make()
+        return replace(ask, kind="in-xml", headers=(*ask.headers, ("accept", "application/fhir+xml")))
 
     def steady(self) -> list[Ask]:
         """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
