@@ -45,7 +45,7 @@ def test_responses_are_equal_when_only_hidden_data_differs(number: int) -> None:
     for seed in seeds(number, range(comparison.scaled(4))):
         require_silence(seed, 150, tally=tally)
     # A server that gives every request the same answer would pass too.
-    assert tally.requests > 1000 and tally.statuses[404] > 50
+    assert tally.requests > 1000 and tally.statuses[404] > 7 * tally.cases
     assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 5
 
 
