@@ -93,7 +93,7 @@ class Asker(OperationRequests):
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
             (3, self.patch), (1, self.patch_entry), (2, self.in_xml), (4, self.validate), (6, self.terminology),
-            (3, self.create_with_provenance),
+            (3, self.create_with_provenance), (5, self.type_history),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
@@ -111,6 +111,8 @@ class Asker(OperationRequests):
         asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
+        asks += [Ask.get("type-history", f"{type}/_history", [("_count", count)]) for type in self._types for count in ("2", "50")]
+        asks += [Ask.get("type-history", "_history", [("_count", count)]) for count in ("7", "100")]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
@@ -357,6 +359,21 @@ class Asker(OperationRequests):
     def history(self) -> Ask:
         return Ask.get("history", f"{self._name()}/_history")
 
+    def type_history(self) -> Ask:
+        """The history of a type or of all, sometimes of a resource with the same parameters, around times of hidden and visible rows."""
+        type = self._type()
+        pairs = [("_count", self._pick("1", "2", "3", "50"))] if self._random.random() < 0.6 else []
+        for name, share in (("_since", 0.4), ("_at", 0.3)):
+            if self._random.random() < share:
+                pairs.append((name, self._value(type, "_lastUpdated", "date")))
+        if self._random.random() < 0.3:
+            pairs.append(("_sort", self._pick("_lastUpdated", "-_lastUpdated")))
+        path = self._pick(f"{type}/_history", f"{type}/_history", "_history", f"{self._name()}/_history")
+        return Ask.get("type-history", path, pairs)
+
+    def _reads(self) -> tuple[Callable[[], Ask], ...]:
+        return (self.search, self.counted, self.revinclude, self.sorted, self.read, self.vread, self.history, self.type_history)
+
     def vread(self) -> Ask:
         return Ask.get("vread", f"{self._name()}/_history/{self._pick('1', '2', '3', '4', '9')}")
 
@@ -373,9 +390,7 @@ class Asker(OperationRequests):
         return Ask.get("everything", f"Patient/{patient}/$everything", pairs)
 
     def batch(self) -> Ask:
-        drawn = [
-            self._pick(self.search, self.read, self.vread, self.history, self.counted, self.revinclude, self.sorted)() for _ in range(4)
-        ]
+        drawn = [self._pick(*self._reads())() for _ in range(4)]
         urls = [f"{ask.path}?{ask.query}" if ask.query else ask.path for ask in drawn if ask.method == "GET"]
         entries = [{"request": {"method": "GET", "url": url}} for url in urls]
         kind = self._pick("batch", "batch", "transaction")
