@@ -111,8 +111,7 @@ class Asker(OperationRequests):
         asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
-        asks += [Ask.get("type-history", f"{type}/_history", [("_count", count)]) for type in self._types for count in ("2", "50")]
-        asks += [Ask.get("type-history", "_history", [("_count", count)]) for count in ("7", "100")]
+        asks += self.steady_histories()
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
@@ -358,18 +357,6 @@ class Asker(OperationRequests):
 
     def history(self) -> Ask:
         return Ask.get("history", f"{self._name()}/_history")
-
-    def type_history(self) -> Ask:
-        """The history of a type or of all, sometimes of a resource with the same parameters, around times of hidden and visible rows."""
-        type = self._type()
-        pairs = [("_count", self._pick("1", "2", "3", "50"))] if self._random.random() < 0.6 else []
-        for name, share in (("_since", 0.4), ("_at", 0.3)):
-            if self._random.random() < share:
-                pairs.append((name, self._value(type, "_lastUpdated", "date")))
-        if self._random.random() < 0.3:
-            pairs.append(("_sort", self._pick("_lastUpdated", "-_lastUpdated")))
-        path = self._pick(f"{type}/_history", f"{type}/_history", "_history", f"{self._name()}/_history")
-        return Ask.get("type-history", path, pairs)
 
     def _reads(self) -> tuple[Callable[[], Ask], ...]:
         return (self.search, self.counted, self.revinclude, self.sorted, self.read, self.vread, self.history, self.type_history)
