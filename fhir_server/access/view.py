@@ -14,14 +14,15 @@ from typing import NamedTuple
 import msgspec
 
 from fhir_server import budget, jsontext
-from fhir_server.access import version_numbers, versions
+from fhir_server.access import versions, visible_parts
 from fhir_server.access.permissions import Permissions, types_seen_through
 from fhir_server.access.stored_terminology import codes_of, terminology_of
 from fhir_server.access.version_numbers import Sight
+from fhir_server.access.visible_changes import EntryKey, HistoryPeriod, VisibleChanges
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.errors import Problem
 from fhir_server.search import code_sets, hidden_references, match, steps
-from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
+from fhir_server.search.filters import EVERYTHING, Filter, IdIs
 from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.smart.core.scopes import INTERACTIONS
@@ -64,6 +65,17 @@ class VisibleHistoryPage(NamedTuple):
 
     versions: list[VisibleVersion]
     next: int | None
+    total: int | None
+
+
+class VisibleChangesPage(NamedTuple):
+    """Versions of several resources, and the entry after which the next page starts (None: these were the last).
+
+    ``total``: how many there are in all (None: it is not known without reading them).
+    """
+
+    versions: list[VisibleVersion]
+    next: EntryKey | None
     total: int | None
 
 
@@ -142,6 +154,32 @@ class View:
         total = len(recent) if before is None and len(recent) <= limit else None
         return VisibleHistoryPage(recent[: len(page.rows)], page.last if len(recent) > len(page.rows) else None, total)
 
+    async def changes(
+        self, types: Collection[str], limit: int, period: HistoryPeriod, after: EntryKey | None = None, id: str | None = None
+    ) -> VisibleChangesPage:
+        """The visible versions of all resources of these types (or of the one with this id), as their histories show them.
+
+        Raises Problem ``forbidden`` without a read scope for each type, and ``not_found`` for an id of which nothing is visible.
+        """
+        ids = None if id is None else frozenset({id})
+        visibilities: dict[str, Visibility] = {}
+        for type in types:
+            self.permissions.require(type, "r")
+            await self._look_up_referred(type, ids)
+            visible = self._visibility(type, "r")
+            visibilities[type] = visible if ids is None else visible.limited_to(IdIs(ids))
+            if id is not None and await self._snapshot.newest(type, id, visible) is None:
+                raise not_found(type, id)
+        found = VisibleChanges(
+            self._snapshot, visibilities, lambda type, id: self._versions_of(type, id, "r"), not self.permissions.sees_everything
+        )
+        entries = await found.page(limit + 1, period, after)
+        shown = await self._visible_versions([entry.row for entry in entries[:limit]])
+        if not self.permissions.sees_everything:
+            shown = [_as_interaction(version, entry.older) for version, entry in zip(shown, entries, strict=False)]
+        more = entries[limit - 1].key if len(entries) > limit > 0 else None
+        return VisibleChangesPage(shown, more, len(shown) if after is None and len(entries) <= limit else None)
+
     async def _find_version(self, type: str, id: str, number: str, interactions: str) -> VisibleVersion | None:
         if not _NUMBER.fullmatch(number):
             return None
@@ -162,7 +200,7 @@ class View:
         """
         self.permissions.require(type, "s")
         where = await self._require_answerable(type, where, sort)
-        await self._look_up_referred(type, _ids_in(where))
+        await self._look_up_referred(type, visible_parts.ids_in(where))
         page = await self._snapshot.find(type, where, self._visibility(type, "s"), sort=sort, limit=limit, after=after)
         return VisiblePage(await self._visible_versions(page.rows), page.next, page.total)
 
@@ -170,13 +208,13 @@ class View:
         """The number of visible rows that match ``where``."""
         self.permissions.require(type, "s")
         where = await self._require_answerable(type, where)
-        await self._look_up_referred(type, _ids_in(where))
+        await self._look_up_referred(type, visible_parts.ids_in(where))
         return await self._snapshot.count(type, where, self._visibility(type, "s"))
 
     async def find_readable(self, type: str, where: Filter, *, limit: int, after: Position | None) -> VisiblePage:
         """As :meth:`find`, but under a read scope: for ``$everything``, which reads a record and does not search it."""
         self.permissions.require(type, "r")
-        await self._look_up_referred(type, _ids_in(where))
+        await self._look_up_referred(type, visible_parts.ids_in(where))
         page = await self._snapshot.find(type, where, self._visibility(type, "r"), limit=limit, after=after)
         return VisiblePage(await self._visible_versions(page.rows), page.next)
 
@@ -190,7 +228,7 @@ class View:
         if not any(self.permissions.scopes(type, one) for one in INTERACTIONS if one in interactions):
             self.permissions.require(type, "s")
         where = await self._require_answerable(type, where)
-        await self._look_up_referred(type, _ids_in(where))
+        await self._look_up_referred(type, visible_parts.ids_in(where))
         found = await self._snapshot.entries_of(type, where, self._visibility(type, interactions), params, limit)
         if (spending := budget.current()) is not None:
             spending.take(0, _INDEXED * len(found))
@@ -213,7 +251,7 @@ class View:
         if not self.permissions.scopes(type, "r") and not self.permissions.scopes(type, "s"):
             return []
         where = await self._require_answerable(type, where)
-        await self._look_up_referred(type, _ids_in(where))
+        await self._look_up_referred(type, visible_parts.ids_in(where))
         page = await self._snapshot.find(type, where, self._visibility(type, "rs"), limit=limit)
         return await self._visible_versions(page.rows)
 
@@ -275,7 +313,7 @@ class View:
         Raises Problem ``forbidden`` without a search scope.
         """
         self.permissions.require(type, "s")
-        await self._look_up_referred(type, _ids_in(where))
+        await self._look_up_referred(type, visible_parts.ids_in(where))
         return self._visibility(type, "s")
 
     def _visibility(self, type: str, interactions: str) -> Visibility:
@@ -304,7 +342,7 @@ class View:
         self.shown += [(row.patients, row.type, row.id) for row in rows]
         if self.permissions.sees_everything:
             return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction, True) for row in rows]
-        shown = await self._shown({target for row in rows for target in _guards(row)})
+        shown = await self._shown({target for row in rows for target in visible_parts.guards(row)})
         admitted = {type: self.permissions.admitted_classes(type) for type in {row.type for row in rows}}
         return await budget.each(lambda row: self._without_hidden_parts(row, admitted[row.type], shown), rows)
 
@@ -324,13 +362,13 @@ class View:
 
     async def hidden_paths(self, row: Row) -> list[jsontext.Path]:
         """The paths of the outermost elements of a row that are hidden from this caller; for a write that replaces the row."""
-        shown = await self._shown(set(_guards(row)))
-        hidden = {*_paths_to_remove(row, self.permissions.admitted_classes(row.type), shown)}
+        shown = await self._shown(set(visible_parts.guards(row)))
+        hidden = {*visible_parts.paths_to_remove(row, self.permissions.admitted_classes(row.type), shown)}
         return [path for path in hidden if not any(path[:length] in hidden for length in range(1, len(path)))]
 
     def _without_hidden_parts(self, row: Row, admitted: frozenset[int], shown: frozenset[str]) -> VisibleVersion:
         version, updated, body = row.version, row.updated, row.body
-        if body and (row.labeled_elements or row.guarded_references) and (hidden := _paths_to_remove(row, admitted, shown)):
+        if body and (row.labeled_elements or row.guarded_references) and (hidden := visible_parts.paths_to_remove(row, admitted, shown)):
             body = jsontext.remove_paths(body, hidden)
         if row.history is not None:
             released = self.now if self.permissions.released_only else None
@@ -338,25 +376,6 @@ class View:
             if body and (version, updated) != (row.version, row.updated):
                 body = versions.with_version_meta(body, version, updated)
         return VisibleVersion(row.type, row.id, version, updated, body, row.interaction)
-
-
-def _paths_to_remove(row: Row, admitted: frozenset[int], shown: frozenset[str]) -> list[jsontext.Path]:
-    """The paths of the elements of a row whose class is not admitted, and of its references to hidden rows."""
-    hidden = [element.path for element in row.labeled_elements if element.class_id not in admitted]
-    return hidden + [reference.path for reference in row.guarded_references if reference.target not in shown and reference.path]
-
-
-def _guards(row: Row) -> Iterator[str]:
-    """The targets on which it depends what a caller sees of a row, and of its version numbers."""
-    yield from (reference.target for reference in row.guarded_references if reference.path)
-    if row.history is not None:
-        yield from version_numbers.guards(row.history)
-
-
-def _ids_in(where: Filter) -> frozenset[str] | None:
-    """The ids to which a condition limits rows; None if it limits them to none."""
-    ids = [part.ids for part in (where.parts if isinstance(where, AllOf) else (where,)) if isinstance(part, IdIs)]
-    return frozenset.intersection(*ids) if ids else None
 
 
 def not_found(type: str, id: str) -> Problem:
@@ -367,8 +386,12 @@ def not_found(type: str, id: str) -> Problem:
 def _as_interactions(versions: list[VisibleVersion]) -> Iterator[VisibleVersion]:
     """The versions, newest first, with what each was to the caller: the first visible version is the creation."""
     for version, older in zip_longest(versions, versions[1:]):
-        if version.interaction == "delete":
-            yield version
-        else:
-            is_creation = older is None or older.interaction == "delete"
-            yield msgspec.structs.replace(version, interaction="create" if is_creation else "update")
+        yield _as_interaction(version, older)
+
+
+def _as_interaction(version: VisibleVersion, older: VisibleVersion | Row | None) -> VisibleVersion:
+    """The version with what it was to the caller, who sees ``older`` before it."""
+    if version.interaction == "delete":
+        return version
+    is_creation = older is None or older.interaction == "delete"
+    return msgspec.structs.replace(version, interaction="create" if is_creation else "update")

@@ -58,25 +58,25 @@ class VisibleHistory:
         self._looked_up: set[str] = set()
         self._window: dict[int, VersionStamp] = {}
         self._horizon = 0
+        self._newest: tuple[Row, Counted] | None = None
+        self._is_read = False
 
     async def find(self, number: int) -> Row | None:
         """The version with this number; None if there is none, if it is purged, or if nothing of the resource is visible."""
-        newest = await self._snapshot.newest(*self._key, self._visibility)
-        if newest is None:
+        read = await self._read_newest()
+        if read is None:
             return None
-        self._horizon = await self._snapshot.history_horizon()
-        top = await self._count_row(newest)
+        newest, top = read
         first = await self._beginning(number, newest, top)
         kept = await self._kept([(number, first)] if first else [], top)
         return (await self._read(kept, newest, top)).get(number)
 
     async def page(self, limit: int, before: int | None = None) -> NumberedPage | None:
         """At most ``limit`` versions, from the newest on, or from the one before number ``before``; None: nothing is visible."""
-        newest = await self._snapshot.newest(*self._key, self._visibility)
-        if newest is None:
+        read = await self._read_newest()
+        if read is None:
             return None
-        self._horizon = await self._snapshot.history_horizon()
-        top = await self._count_row(newest)
+        newest, top = read
         number = top.number if before is None else min(before - 1, top.number)
         first = await self._beginning(number, newest, top)
         found: dict[int, Row] = {}
@@ -89,6 +89,65 @@ class VisibleHistory:
         numbers, rows = [*found][:limit], [*found.values()]
         total = len(rows) if before is None and len(rows) <= limit else await self._total(top.number)
         return NumberedPage(rows[:limit], numbers[-1] if numbers else 0, rows[limit] if len(rows) > limit else None, total)
+
+    async def give(self, newest: Row | None, horizon: int) -> None:
+        """Take over what was read of several resources together: the newest version if it is visible, and the horizon."""
+        self._horizon = horizon
+        self._newest = (newest, await self._count_row(newest)) if newest is not None else None
+        self._is_read = True
+
+    async def _read_newest(self) -> tuple[Row, Counted] | None:
+        """The newest version and how the caller counts it; None if nothing is visible."""
+        if not self._is_read:
+            newest = await self._snapshot.newest(*self._key, self._visibility)
+            if newest is not None:
+                self._horizon = await self._snapshot.history_horizon()
+                self._newest = newest, await self._count_row(newest)
+            self._is_read = True
+        return self._newest
+
+    async def number_of(self, version: int, updated: int, stamp: VersionStamp | None) -> int | None:
+        """The number that begins with this stored version, or with this purged one; None if the caller sees no such number."""
+        read = await self._read_newest()
+        if read is None:
+            return None
+        if version == read[1].version:
+            return read[1].number
+        if stamp is None or updated < self._horizon:
+            return None
+        if self._sight is None:
+            return version
+        counted = await self._count_stamp(stamp)
+        return counted.number if counted.version == version else None
+
+    async def row_of(self, number: int, first: int) -> Row | None:
+        """The row with this number, which begins with the stored version ``first``."""
+        read = await self._read_newest()
+        if read is None or first == read[0].version:
+            return read[0] if read else None
+        return (await self._read([(number, first)], *read)).get(number)
+
+    async def end_of(self, number: int) -> int | None:
+        """When the next number began; None if this is the newest."""
+        read = await self._read_newest()
+        if read is None or number + 1 == read[1].number:
+            return read[1].updated if read else None
+        following = await self._beginning(number + 1, *read)
+        stamps = await self._snapshot.stamps_unfiltered(*self._key, (following,)) if following is not None else {}
+        return stamps[following].updated if following in stamps else None
+
+    async def older_than(self, number: int, first: int) -> Row | None:
+        """The row with the greatest number before this one, which begins with the stored version ``first``."""
+        read = await self._read_newest()
+        before = await self._beginning_before(first, _WINDOW) if read and number > 1 else None
+        number -= 1
+        while read and before:
+            beginnings, number, before = await self._walk(number, before, 1, _WINDOW)
+            kept = await self._kept(beginnings, read[1])
+            rows = await self._read(kept, *read)
+            if rows or not kept:
+                return next(iter(rows.values()), None)
+        return None
 
     async def _total(self, counted: int) -> int | None:
         """How many there are, for a caller from whom nothing can be hidden.

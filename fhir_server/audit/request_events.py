@@ -98,7 +98,9 @@ def _is_conditional(request: Request) -> bool:
 
 
 def _is_search(request: Request) -> bool:
-    return (request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",)
+    """Whether the request is a search, or the history of a type or of the system, which names no resource either."""
+    is_history = request.path[-1:] == ("_history",) and len(request.path) < 3
+    return (request.method == "GET" and len(request.path) == 1) or request.path[-1:] == ("_search",) or is_history
 
 
 def _is_operation(request: Request) -> bool:

@@ -46,7 +46,7 @@ def capability_statement(base: str, oauth: dict[str, str], now: int, *, several_
                 "mode": "server",
                 "security": _security(oauth),
                 "resource": [_resource(type, several_deletes) for type in sorted(catalog())],
-                "interaction": [{"code": "batch"}, {"code": "transaction"}, {"code": "search-system"}],
+                "interaction": [{"code": "batch"}, {"code": "transaction"}, {"code": "search-system"}, {"code": "history-system"}],
                 "compartment": [f"{_COMPARTMENT}/{name[0].lower()}{name[1:]}" for name in definitions.compartments()],
                 "operation": _operations(""),
             }

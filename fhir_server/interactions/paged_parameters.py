@@ -1,4 +1,4 @@
-"""Parameters of the interactions besides search that answer in pages: instance history and ``$everything``."""
+"""Parameters of the interactions besides search that answer in pages: histories and ``$everything``."""
 
 from __future__ import annotations
 

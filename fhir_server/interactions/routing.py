@@ -13,6 +13,7 @@ from fhir_server.interactions import (
     bulk_export,
     closure,
     conditional_write,
+    history,
     meta_operations,
     patch,
     patient_match,
@@ -99,7 +100,9 @@ _EXPORTS = (
 ROUTES: tuple[Route, ...] = (
     _read_route("read", "GET", ("{type}", "{id}"), read.read),
     _read_route("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
-    _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), read.history),
+    _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), history.of_resource),
+    _read_route("history-type", "GET", ("{type}", "_history"), history.of_type),
+    _read_route("history-system", "GET", ("_history",), history.of_system),
     _read_route("search-type", "GET", ("{type}",), search.search),
     _read_route("search-type", "GET", ("{type}", "_search"), search.search),
     _read_route("search-type", "POST", ("{type}", "_search"), search.search, body="form", admit=search.admit),

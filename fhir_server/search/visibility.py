@@ -6,9 +6,9 @@ nothing.  Time enters only as ``now``, so a birthday or a release changes answer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fhir_server.search.filters import EVERYTHING, Filter
+from fhir_server.search.filters import EVERYTHING, AllOf, Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class Visibility:
         for an answer to a caller: tests/project/test_unrestricted_visibility.py lists the functions that may call this.
         """
         return cls((VisibilityClause(None, frozenset(range(class_count)), released_only=False),), now)
+
+    def limited_to(self, where: Filter) -> Visibility:
+        """What it shows of the rows that meet a condition."""
+        narrowed = [replace(clause, where=AllOf((where, clause.where))) for clause in self.clauses]
+        return Visibility(tuple(narrowed), self.now)
 
     @property
     def limited_to_patients(self) -> bool:

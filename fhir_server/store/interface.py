@@ -12,13 +12,14 @@ Times are microseconds since 1970 UTC.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol, TypeVar
 
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, RowEntries, SortKey
 from fhir_server.search.visibility import Visibility
+from fhir_server.store.changes import Change, ChangeRange
 from fhir_server.store.logs import LinkEntries, LogEntry, PendingRecord, PurgedLine, unlinked
 from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
 from fhir_server.store.version_history import VersionStamp
@@ -65,6 +66,9 @@ class Snapshot(Protocol):
         A deletion is a Row with interaction ``delete``, the class of the version before it and an empty body.
         """
 
+    async def newest_of(self, names: Sequence[tuple[str, str]], visibilities: Mapping[str, Visibility]) -> dict[tuple[str, str], Row]:
+        """Return what :meth:`newest` returns of each of these resources (type, id), without those of which it is None."""
+
     async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
         """Return the visible versions among those with these numbers (None: all), oldest first.
 
@@ -75,6 +79,15 @@ class Snapshot(Protocol):
         """Return what is stored of these versions besides the resource itself, by number.
 
         For code that counts versions for a caller (:mod:`fhir_server.access.version_numbers`).
+        """
+
+    async def changes_unfiltered(self, visibilities: Mapping[str, Visibility], limit: int, range: ChangeRange) -> tuple[Change, ...]:
+        """Return at most ``limit`` versions of these types in the order of ``range``.
+
+        They are those that a clause of the type's visibility may admit by the version's patients, class and release, and by id;
+        further conditions are not tested, nor whether the resource still is visible.  Purged versions with which somebody's newest
+        number began are among them.  For code that then asks :meth:`newest` and :meth:`versions`
+        (:mod:`fhir_server.access.visible_changes`).
         """
 
     async def history_horizon(self) -> int:

@@ -6,7 +6,7 @@ It is simple and slow.  Tests compare the other stores with it.  URL ``memory:``
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -29,11 +29,13 @@ from fhir_server.store import (
     Row,
     Transaction,
     VersionStamp,
+    memory_changes,
     row_order,
 )
+from fhir_server.store.changes import Change, ChangeRange
 from fhir_server.store.logs import HEAD, NOT_FIRST, PendingRecord, PurgedLine, unlinked
 from fhir_server.store.memory_key_values import MemoryKeyValues
-from fhir_server.store.version_history import HORIZON, encode_history
+from fhir_server.store.version_history import HORIZON
 from fhir_server.store.version_purge import StoredVersion, choose
 
 T = TypeVar("T")
@@ -168,6 +170,9 @@ class _Transaction:
         visible = await self.versions(type, id, visibility, (versions[-1].row.version if versions else 0,))
         return visible[0] if visible else None
 
+    async def newest_of(self, names: Sequence[tuple[str, str]], visibilities: Mapping[str, Visibility]) -> dict[tuple[str, str], Row]:
+        return await memory_changes.newest_of(self, names, visibilities)
+
     async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
         versions = self._state.history.get((type, id), ())
         contents = [version for version in versions if not version.is_deletion]
@@ -177,12 +182,11 @@ class _Transaction:
         return tuple(version.row for version in chosen if match.is_visible(visibility, _searchable(version)))
 
     async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
-        rows = [version.row for version in self._state.history.get((type, id), ()) if version.row.version in numbers]
-        encoded = [encode_history(row.history) if row.history else None for row in rows]
-        return {
-            row.version: VersionStamp(row.version, row.updated, row.class_id, row.release_at, text)
-            for row, text in zip(rows, encoded, strict=True)
-        }
+        rows = [version.row for version in self._state.history.get((type, id), ())]
+        return {row.version: memory_changes.stamp(row) for row in rows if row.version in numbers}
+
+    async def changes_unfiltered(self, visibilities: Mapping[str, Visibility], limit: int, range: ChangeRange) -> tuple[Change, ...]:
+        return memory_changes.changes(self._state.history, visibilities, limit, range)
 
     async def classes(self) -> tuple[str, ...]:
         return tuple(self._state.classes)

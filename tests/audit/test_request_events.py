@@ -59,6 +59,19 @@ def test_operations_are_recorded_with_record_and_query(served: Served) -> None:
     assert {event["action"] for event in events} == {"E"} and all(check("AuditEvent", event) == () for event in events)
 
 
+def test_history_of_a_type_is_recorded_with_its_query_and_whose_versions_it_showed(served: Served) -> None:
+    backend, proxy = served.token(), served.app_token("parent-a", "teen")
+    served.get(proxy, "Observation/_history?_count=3")
+    served.request(proxy, "HEAD", "Observation/_history?_count=3")
+    served.get(backend, "_history?_count=100&_sort=_lastUpdated")
+    events = [json.loads(line)["event"] for _, line in lines(served)]
+    asked = [b64decode(event["entity"][0]["query"]).decode() for event in events]
+    assert asked == ["Observation/_history?_count=3"] * 2 + ["_history?_count=100&_sort=_lastUpdated"]
+    assert all(event["action"] == "E" and check("AuditEvent", event) == () for event in events)
+    patients = [{entity["what"]["reference"] for entity in event["entity"] if entity.get("role") == PATIENT_ROLE} for event in events]
+    assert patients[:2] == [{"Patient/teen"}] * 2 and len(patients[2]) > 1
+
+
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 def test_bundle_event_records_the_user_and_each_entry(served: Served, kind: str) -> None:
     token = served.app_token("parent-a", "child")

@@ -10,7 +10,7 @@ from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, tex
 
 
 class OperationRequests(Writes):
-    """The operations, each with parameters that name what is hidden as often as what is shown."""
+    """The operations, and histories of several resources, each with parameters that name what is hidden as often as what is shown."""
 
     def operation(self) -> Ask:
         """A request of one of the operations."""
@@ -80,3 +80,20 @@ class OperationRequests(Writes):
     def _all_codes(self, type: str) -> list[str]:
         """The values of code of visible and hidden rows."""
         return sorted({*self._probes.hidden.get((type, "code"), ()), *self._probes.shown.get((type, "code"), ())})
+
+    def type_history(self) -> Ask:
+        """The history of a type or of all, sometimes of a resource with the same parameters, around times of hidden and visible rows."""
+        type = self._type()
+        pairs = [("_count", self._pick("1", "2", "3", "50"))] if self._random.random() < 0.6 else []
+        for name, share in (("_since", 0.4), ("_at", 0.3)):
+            if self._random.random() < share:
+                pairs.append((name, self._value(type, "_lastUpdated", "date")))
+        if self._random.random() < 0.3:
+            pairs.append(("_sort", self._pick("_lastUpdated", "-_lastUpdated")))
+        path = self._pick(f"{type}/_history", f"{type}/_history", "_history", f"{self._name()}/_history")
+        return Ask.get("type-history", path, pairs)
+
+    def steady_histories(self) -> list[Ask]:
+        """The histories that are asked of every case."""
+        asks = [Ask.get("type-history", f"{type}/_history", [("_count", count)]) for type in self._types for count in ("2", "50")]
+        return asks + [Ask.get("type-history", "_history", [("_count", count)]) for count in ("7", "100")]

@@ -2,7 +2,7 @@
 
 Each entry of :data:`LEAKS` breaks one thing, as a careless change might.  The generic run must detect every leak; a leak that
 it does not detect fails the tests.  The leaks are in ``planted_leaks_search``, ``planted_leaks_interactions``,
-``planted_leaks_export`` and ``planted_leaks_time``.
+``planted_leaks_history``, ``planted_leaks_export`` and ``planted_leaks_time``.
 """
 
 from __future__ import annotations

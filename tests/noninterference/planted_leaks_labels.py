@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.access import versions, view
+from fhir_server.access import versions, visible_parts
 from fhir_server.consent import security_labels
 from fhir_server.consent.visibility_classes import MIXED, VisibilityClass
 from fhir_server.store import IndexedRow
@@ -18,8 +18,8 @@ from tests.noninterference.planted_leaks import Leak, Patch, leak
 
 def _leaving(patch: Patch, *members: str) -> None:
     """Keep the hidden paths that begin with one of these members."""
-    exact = view._paths_to_remove
-    patch.setattr(view, "_paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if path[0] not in members])
+    exact = visible_parts.paths_to_remove
+    patch.setattr(visible_parts, "paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if path[0] not in members])
 
 
 @leak("R09")
@@ -44,8 +44,8 @@ def other_participants_are_left_in(patch: Patch) -> None:
 
 @leak("S14")
 def values_of_a_labelled_component_are_left_in(patch: Patch) -> None:
-    exact = view._paths_to_remove
-    patch.setattr(view, "_paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if row.type != "Observation"])
+    exact = visible_parts.paths_to_remove
+    patch.setattr(visible_parts, "paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if row.type != "Observation"])
 
 
 @leak("R02")

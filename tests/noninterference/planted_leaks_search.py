@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.access import stored_terminology, versions, view
+from fhir_server.access import stored_terminology, versions, visible_parts
 from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, not_found
 from fhir_server.access.visible_history import NumberedPage, VisibleHistory
 from fhir_server.errors import Problem
@@ -339,15 +339,15 @@ def history_counts_versions_that_look_alike(patch: Patch) -> None:
 
 def _leaving(patch: Patch, kept: Callable[[Any], bool]) -> None:
     """Keep the hidden paths for which ``kept`` returns true."""
-    exact = view._paths_to_remove
-    patch.setattr(view, "_paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if not kept(path)])
+    exact = visible_parts.paths_to_remove
+    patch.setattr(visible_parts, "paths_to_remove", lambda row, *what: [path for path in exact(row, *what) if not kept(path)])
 
 
 @leak("R11")
 def references_to_hidden_rows_are_left_in(patch: Patch) -> None:
-    exact = view._paths_to_remove
+    exact = visible_parts.paths_to_remove
     patch.setattr(
-        view, "_paths_to_remove", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.guarded_references})
+        visible_parts, "paths_to_remove", lambda row, admitted, shown: exact(row, admitted, {one.target for one in row.guarded_references})
     )
 
 

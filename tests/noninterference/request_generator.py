@@ -93,7 +93,7 @@ class Asker(OperationRequests):
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
             (3, self.patch), (1, self.patch_entry), (2, self.in_xml), (4, self.validate), (6, self.terminology),
-            (3, self.create_with_provenance),
+            (3, self.create_with_provenance), (5, self.type_history),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
@@ -111,6 +111,7 @@ class Asker(OperationRequests):
         asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
+        asks += self.steady_histories()
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
@@ -357,6 +358,9 @@ class Asker(OperationRequests):
     def history(self) -> Ask:
         return Ask.get("history", f"{self._name()}/_history")
 
+    def _reads(self) -> tuple[Callable[[], Ask], ...]:
+        return (self.search, self.counted, self.revinclude, self.sorted, self.read, self.vread, self.history, self.type_history)
+
     def vread(self) -> Ask:
         return Ask.get("vread", f"{self._name()}/_history/{self._pick('1', '2', '3', '4', '9')}")
 
@@ -373,9 +377,7 @@ class Asker(OperationRequests):
         return Ask.get("everything", f"Patient/{patient}/$everything", pairs)
 
     def batch(self) -> Ask:
-        drawn = [
-            self._pick(self.search, self.read, self.vread, self.history, self.counted, self.revinclude, self.sorted)() for _ in range(4)
-        ]
+        drawn = [self._pick(*self._reads())() for _ in range(4)]
         urls = [f"{ask.path}?{ask.query}" if ask.query else ask.path for ask in drawn if ask.method == "GET"]
         entries = [{"request": {"method": "GET", "url": url}} for url in urls]
         kind = self._pick("batch", "batch", "transaction")

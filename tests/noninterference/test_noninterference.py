@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fhir_server.access import view
+from fhir_server.access import visible_parts
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference import comparison
 from tests.noninterference.case_generator import Case, case
@@ -139,9 +139,9 @@ def test_paired_servers_with_one_seed_draw_equal_ids_and_tokens() -> None:
 
 def test_answer_that_lacks_a_required_element_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut a required element from every Observation: the control reads of a case find that the rest is no valid R4."""
-    exact = view._paths_to_remove
+    exact = visible_parts.paths_to_remove
     monkeypatch.setattr(
-        view, "_paths_to_remove", lambda row, *what: [*exact(row, *what), *([("status",)] if row.type == "Observation" else [])]
+        visible_parts, "paths_to_remove", lambda row, *what: [*exact(row, *what), *([("status",)] if row.type == "Observation" else [])]
     )
     leak = asyncio.run(comparison.found(case(0), capability(), 1))
     assert leak is not None and "Not valid R4" in str(leak)

@@ -42,9 +42,18 @@ def former_digests(digests: Sequence[VersionDigest]) -> list[list[Any]]:
 
 
 def turn_into_fourth_schema(path: Path) -> None:
-    """Without the index of a patient's newest rows."""
+    """As schema 5, without the index of a patient's newest rows."""
+    turn_into_fifth_schema(path)
     connection = apsw.Connection(str(path))
     connection.execute("DROP INDEX dat_newest; ALTER TABLE dat DROP COLUMN band; PRAGMA user_version = 4")
+    connection.close()
+
+
+def turn_into_fifth_schema(path: Path) -> None:
+    """Without the versions in the order of time, and without bands that only past versions have."""
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP TABLE change; DROP TABLE purged; DELETE FROM band WHERE n NOT IN (SELECT band FROM res)")
+    connection.execute("PRAGMA user_version = 5")
     connection.close()
 
 
@@ -97,5 +106,11 @@ def turn_into_first_schema(path: Path) -> None:
     connection.close()
 
 
-EARLIER: Final = {1: turn_into_first_schema, 2: turn_into_second_schema, 3: turn_into_third_schema, 4: turn_into_fourth_schema}
+EARLIER: Final = {
+    1: turn_into_first_schema,
+    2: turn_into_second_schema,
+    3: turn_into_third_schema,
+    4: turn_into_fourth_schema,
+    5: turn_into_fifth_schema,
+}
 """By schema: what turns a new file into one of that schema."""

@@ -11,7 +11,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from fhir_server.errors import Problem
 from fhir_server.store import IndexedRow, row_order
 from fhir_server.store.copying import KeyValue, ResourceHistory, Version
-from fhir_server.store.mongodb import MongoStore
+from fhir_server.store.mongodb import MongoStore, changes
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.failures import retried
@@ -126,6 +126,7 @@ class _MongoCopySide:
     async def put_histories(self, histories: Sequence[ResourceHistory]) -> None:
         history: list[Any] = []
         resources: list[Any] = []
+        purged: list[Any] = []
         after = ["", ""]
         for resource in histories:
             *past, last = [_document(resource, version) for version in resource.versions]
@@ -135,8 +136,11 @@ class _MongoCopySide:
                 last["at"] = row_order.first_stored([(version.indexed.row, _stored(resource, version)) for version in resource.versions])
                 resources.append(_replace(last))
             history += [_replace(docs.history_document(document)) for document in past]
+            numbers = [version.indexed.row.version for version in resource.versions]
+            purged += [_replace(document) for document in changes.purged_documents(resource.versions[-1].indexed.row, numbers)]
             after = [resource.type, resource.id]
-        for collection, writes in ((self._connection.history, history), (self._connection.resources, resources)):
+        connection = self._connection
+        for collection, writes in ((connection.history, history), (connection.resources, resources), (connection.purged, purged)):
             if writes:
                 await collection.bulk_write(writes, ordered=False)
         await self._save_progress({"after": after})

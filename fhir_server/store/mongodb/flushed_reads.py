@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import RowEntries
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, VersionStamp
+from fhir_server.store.changes import Change, ChangeRange
 from fhir_server.store.mongodb.reader import MongoSnapshot
 
 
@@ -38,6 +39,14 @@ class FlushedReads(MongoSnapshot):
     async def stamps_unfiltered(self, type: str, id: str, numbers: Collection[int]) -> dict[int, VersionStamp]:
         await self._flush()
         return await super().stamps_unfiltered(type, id, numbers)
+
+    async def newest_of(self, names: Sequence[tuple[str, str]], visibilities: Mapping[str, Visibility]) -> dict[tuple[str, str], Row]:
+        await self._flush()
+        return await super().newest_of(names, visibilities)
+
+    async def changes_unfiltered(self, visibilities: Mapping[str, Visibility], limit: int, range: ChangeRange) -> tuple[Change, ...]:
+        await self._flush()
+        return await super().changes_unfiltered(visibilities, limit, range)
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         await self._flush()

@@ -8,11 +8,14 @@ from typing import Any, Final
 from pymongo import DeleteOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.store.mongodb import changes
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.schema import Connection
 from fhir_server.store.version_purge import StoredVersion, choose
 
-_FIELDS: Final = dict.fromkeys(("version", "updated", "class", "release", "patients", "interaction", "stored", "ref"), 1)
+_FIELDS: Final = dict.fromkeys(
+    ("version", "updated", "class", "release", "patients", "interaction", "stored", "ref", "type", "id", "history"), 1
+)
 
 
 async def purge_versions(connection: Connection, session: AsyncClientSession, name: str, before: int) -> int:
@@ -36,6 +39,10 @@ async def purge_versions(connection: Connection, session: AsyncClientSession, na
         await connection.history.bulk_write([*removals, *places[True]], session=session)
     if places[False]:
         await connection.resources.bulk_write(places[False], session=session)
+    if purge.numbers:
+        stored = [document["version"] for document in found if document["version"] not in purge.numbers]
+        kept = changes.purged_documents(docs.decode_row({"body": b"", **found[-1]}), stored)
+        await connection.purged.bulk_write(changes.replacement(name, kept), session=session)
     return len(purge.numbers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -17,8 +17,9 @@ from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp, chains
+from fhir_server.store.changes import Change, ChangeRange
 from fhir_server.store.conditions import refers_to
-from fhir_server.store.mongodb import commands
+from fhir_server.store.mongodb import changes, commands
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.prefetch import names_in_history
@@ -30,6 +31,7 @@ from fhir_server.store.row_order import patient_number
 from fhir_server.store.version_history import HORIZON
 
 MILLISECONDS: Final = 10_000  # time limit of one query
+_TOGETHER: Final = 100  # pipelines in one command
 _SHORT: Final = 0.05  # seconds up to which a query is not charged to its request
 _VISIBILITY_AND_ENTRIES: Final = docs.VISIBILITY | docs.ENTRIES
 
@@ -252,6 +254,9 @@ class MongoSnapshot:
             return None
         return docs.decode_row(found[0]) if found else None
 
+    async def newest_of(self, names: Sequence[tuple[str, str]], visibilities: Mapping[str, Visibility]) -> dict[tuple[str, str], Row]:
+        return await changes.newest_of(self, names, visibilities)
+
     async def _newest(self, type: str, id: str, fields: Mapping[str, Any]) -> list[Document]:
         """Return the newest version; if it is a deletion, also the version that it ended."""
         rid = docs.document_id(type, id)
@@ -274,6 +279,25 @@ class MongoSnapshot:
         past = await self._find_in(self._connection.history, {"rid": rid, **chosen}, docs.STAMP)
         current = await self._find_current({"_id": rid, **chosen}, docs.STAMP)
         return {stamp.version: stamp for stamp in map(docs.decode_stamp, (*past, *current))}
+
+    async def changes_unfiltered(self, visibilities: Mapping[str, Visibility], limit: int, range: ChangeRange) -> tuple[Change, ...]:
+        return await changes.changes(self, visibilities, limit, range)
+
+    async def aggregated_each(self, pipelines: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[list[Document]]:
+        """What each of these pipelines on a collection yields, by few commands: for the modules of this package."""
+        found: list[list[Document]] = []
+        for start in range(0, len(pipelines), _TOGETHER):
+            found += await self._aggregate_together(pipelines[start : start + _TOGETHER])
+        return found
+
+    async def _aggregate_together(self, pipelines: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[list[Document]]:
+        numbered = [(name, [*steps, {"$set": {"pipeline": number}}]) for number, (name, steps) in enumerate(pipelines)]
+        (first, steps), *others = numbered
+        unions = [{"$unionWith": {"coll": name, "pipeline": other}} for name, other in others]
+        found: list[list[Document]] = [[] for _ in pipelines]
+        for document in await self._aggregate([*steps, *unions], self._connection.database[first]):
+            found[document["pipeline"]].append(document)
+        return found
 
     async def classes(self) -> tuple[str, ...]:
         if self._classes is None:

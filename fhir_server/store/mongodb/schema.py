@@ -22,7 +22,7 @@ from fhir_server.store.mongodb.documents import FIRST_PATIENT, Document
 from fhir_server.store.mongodb.failures import BUSY, operator_error, retried
 from fhir_server.store.mongodb.upgrades import STEPS
 
-SCHEMA: Final = 2  # a step of ``upgrades.STEPS`` leads to each
+SCHEMA: Final = 3  # a step of ``upgrades.STEPS`` leads to each
 OLDEST: Final = (6, 0)
 
 # documents of the collection ``counters``
@@ -45,6 +45,13 @@ def _index(name: str, *members: str, **options: Any) -> IndexModel:
     return IndexModel([(member, ASCENDING) for member in members], name=name, **options)
 
 
+# Versions by class in the order of time, of any patient and of each.  They begin with a member that no other query names, so that
+# the planner tries them for no other.
+_OF_TIME: Final = (
+    _index("change", "interaction", "type", "class", "updated", "id", "version", "release"),
+    _index("change_of_patient", "interaction", "patients", "type", "class", "updated", "id", "version", "release"),
+)
+
 # Each index ends in the order of rows, so that the rows with one value are contiguous and in order.  MongoDB allows only one
 # array per index, so "belongs to this patient" uses the number of the first patient, which is a plain member.  Class and
 # release follow, so that the documents of hidden rows are not fetched.  The number is a hash, so a count also needs the first
@@ -65,11 +72,18 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
         _index("date", "type", "dat.p", "dat.hi"),
         _index("date_lo", "type", "dat.p", "dat.lo"),
         _index("number", "type", "num.p", "num.v"),
+        *_OF_TIME,
     ),
     "history": (
         _index("version", "rid", "version"),
         _index("name", "type", "id"),
         _index("reference", "ref.v", "ref.p", "type", sparse=True),
+        *_OF_TIME,
+    ),
+    "purged": (
+        _index("name", "rid"),
+        _index("change", "type", "updated", "id", "version"),
+        _index("change_of_patient", "patients", "type", "updated", "id", "version"),
     ),
     "counters": (),
     "locks": (),
@@ -112,6 +126,7 @@ class Connection:
         )
         self.resources = self.database["resources"]
         self.history = self.database["history"]
+        self.purged = self.database["purged"]
         self.counters = self.database["counters"]
         self.locks = self.database["locks"]
         self.secrets = self.database["secrets"]

@@ -124,6 +124,9 @@ class MongoTransaction(FlushedReads):
         # MongoDB's transactions have no $unionWith
         return [document for pipeline in pipelines for document in await self._aggregate(pipeline)]
 
+    async def _aggregate_together(self, pipelines: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[list[docs.Document]]:
+        return [await self._aggregate(pipeline, self._connection.database[name]) for name, pipeline in pipelines]
+
     async def _sorted_ids(
         self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
     ) -> list[docs.Document]:
@@ -269,6 +272,7 @@ class MongoTransaction(FlushedReads):
         name = docs.document_id(type, id)
         await self._cache.get(name)
         await self._flush()
+        await self._connection.purged.delete_many({"rid": name}, session=self._session)
         count = (await self._connection.history.delete_many({"rid": name}, session=self._session)).deleted_count
         count += (await self._connection.resources.delete_many({"_id": name}, session=self._session)).deleted_count
         self._cache.forget(name)

@@ -14,10 +14,13 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server.store.former_histories import FormerDigest, converted
-from fhir_server.store.version_history import encode_history
+from fhir_server.store.mongodb import changes
+from fhir_server.store.mongodb import documents as docs
+from fhir_server.store.version_history import HORIZON, encode_history
 
 _Document = dict[str, Any]
 
+_OF_PURGED: Final = {name: 1 for name in docs.ROW if name not in ("body", "more")}
 _FIELDS: Final = {"rid": 1, "version": 1, "more": 1}
 
 
@@ -65,5 +68,19 @@ def _change(version: _Document, histories: dict[int, Any]) -> UpdateOne | None:
     return UpdateOne(key, {"$set": {"more": _encode(parts), "history": encode_history(histories[version["version"]])}})
 
 
-STEPS: Final[dict[int, Callable[[AsyncDatabase[_Document]], Awaitable[None]]]] = {2: _summarize_histories}
+async def _keep_purged_beginnings(database: AsyncDatabase[_Document]) -> None:
+    """Schema 3: purged versions with which somebody's newest number began are in ``purged``."""
+    if await database["secrets"].find_one({"kind": HORIZON}, {"_id": 1}) is None:
+        return
+    async for document in database["resources"].find({"history": {"$exists": True}}, _OF_PURGED):
+        newest = docs.decode_row({"body": b"", **document})
+        past = await database["history"].find({"rid": document["_id"]}, {"version": 1}).to_list()
+        kept = changes.purged_documents(newest, [newest.version, *[one["version"] for one in past]])
+        if kept:
+            await database["purged"].bulk_write(changes.replacement(document["_id"], kept))
+
+
+STEPS: Final[dict[int, Callable[[AsyncDatabase[_Document]], Awaitable[None]]]] = {
+    2: _summarize_histories, 3: _keep_purged_beginnings,
+}  # fmt: skip
 """By schema: what turns a database of the schema before it into one of this schema."""

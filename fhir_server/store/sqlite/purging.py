@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from fhir_server.store.sqlite import changes
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.version_history import HORIZON
 from fhir_server.store.version_purge import StoredVersion, choose
@@ -49,8 +50,10 @@ def purge_versions(transaction: SqliteTransaction, type: str, id: str, before: i
         for _, rid, version, updated, class_id, release_at, interaction, extra, loses in found
     ]  # fmt: skip
     purge = choose(versions, before)
+    number = names.intern("type:" + type)
     if purge.numbers:
         connection.execute("PRAGMA secure_delete = ON").fetchall()  # overwrites what is deleted
+        changes.remove_versions(transaction, number, id, purge.numbers)
     for n, rid, version, *_, extra, _ in found:
         if version in purge.numbers:
             connection.execute("DELETE FROM past WHERE n = ?", (n,))
@@ -58,4 +61,6 @@ def purge_versions(transaction: SqliteTransaction, type: str, id: str, before: i
             placed = rows_.with_stored(rid, extra, purge.stored[version])
             table, column, key = ("past", "n", n) if n else ("res", "rid", rid)
             connection.execute(f"UPDATE {table} SET extra = ? WHERE {column} = ?", (placed, key))
+    if purge.numbers:
+        changes.keep_purged(transaction, number, (type, id))
     return len(purge.numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 from operator import itemgetter
@@ -20,7 +20,8 @@ from fhir_server.search.filters import EVERYTHING, Filter
 from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp, chains
-from fhir_server.store.sqlite import logs, planner, purging
+from fhir_server.store.changes import Change, ChangeRange
+from fhir_server.store.sqlite import changes, logs, planner, purging
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.index_entries import found_entries, found_references
 from fhir_server.store.sqlite.interning import Names
@@ -59,11 +60,9 @@ _STAMPS: Final = "SELECT r.version, r.updated, r.vclass, r.release_at, r.extra F
 _DELETED: Final = (
     "SELECT 1 WHERE EXISTS (SELECT 1 FROM past WHERE type = ? AND id = ?) AND NOT EXISTS (SELECT 1 FROM res WHERE type = ? AND id = ?)"
 )
-_VERSION: Final = itemgetter(1)
 _HAS_LABELS: Final = " AND substr(?, r.vclass + 1, 1) = x'01' AND r.release_at <= ?"
 _HAS_PATIENT: Final = " AND (r.rid >> 32 = ? OR %s OR EXISTS (SELECT 1 FROM also a WHERE a.rid = r.rid AND a.patient = ?))"
-# one index lookup for each band, however many rows the patient has
-# With EXISTS, SQLite joins the tables and reads all rows of a band.
+# one index lookup for each band, however many rows the patient has; with EXISTS, SQLite reads all rows of a band
 _TYPES: Final = (
     "SELECT DISTINCT b.type FROM band b"
     " WHERE (SELECT 1 FROM res r INDEXED BY res_scan WHERE r.band = b.n AND r.rid BETWEEN ? AND ? LIMIT 1)"
@@ -318,6 +317,9 @@ class SqliteSnapshot:
             found = self.rows(_PAST + " AND r.version = ?", (number, id, self.rows(_NEWEST_NUMBER, (number, id))[0][0]))
         return self._admitted(type, id, found[0], visibility)
 
+    async def newest_of(self, names: Sequence[tuple[str, str]], visibilities: Mapping[str, Visibility]) -> dict[tuple[str, str], Row]:
+        return await changes.newest_of(self, names, visibilities)
+
     async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
         number = self.names.number("type:" + type)
         if not self._is_newest_visible(type, number, id, visibility):
@@ -328,7 +330,7 @@ class SqliteSnapshot:
         found: list[tuple[Any, ...]] = []
         for sql in (_PAST, _CURRENT):
             found += self._admitted_by_labels(sql + among, visibility, args, unknown_patients="1")
-        rows = [self._admitted(type, id, values, visibility) for values in sorted(found, key=_VERSION)]
+        rows = [self._admitted(type, id, values, visibility) for values in sorted(found, key=itemgetter(1))]
         return tuple([row for row in rows if row is not None])
 
     def _is_newest_visible(self, type: str, number: int | None, id: str, visibility: Visibility) -> bool:
@@ -351,6 +353,9 @@ class SqliteSnapshot:
         args = self.names.number("type:" + type), id, apsw.carray(array("q", numbers))
         found = [rows_.decode_stamp(values) for table in ("past", "res") for values in self.rows(_STAMPS % table, args)]
         return {stamp.version: stamp for stamp in found}
+
+    async def changes_unfiltered(self, visibilities: Mapping[str, Visibility], limit: int, range: ChangeRange) -> tuple[Change, ...]:
+        return await changes.changes(self, visibilities, limit, range)
 
     async def classes(self) -> tuple[str, ...]:
         return self.names.classes()

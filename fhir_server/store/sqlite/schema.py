@@ -7,6 +7,7 @@
   to and passes over all others in one step, however many rows they hold.
 - ``also``: the other patients of a row that has several.
 - ``past``: all other versions, each with the ``rid`` it had.
+- ``change``, ``purged``: the versions of all rows by patient and band in the order of time (``changes.py``).
 - ``tok``, ``ref``, ``str``, ``dat``, ``num``: one index table for each kind of entry.  Each is clustered by row (for
   sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient (and, of
   ``tok`` and ``ref``, of one band) with one value are contiguous.  ``tok_rows`` and ``ref_rows`` have no band: callers who see all
@@ -29,7 +30,7 @@ import apsw
 
 from fhir_server.store.sqlite.upgrades import STEPS
 
-VERSION: Final = 5  # a step of ``upgrades.STEPS`` leads to each
+VERSION: Final = 6  # a step of ``upgrades.STEPS`` leads to each
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
@@ -58,6 +59,15 @@ CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
 # What schema 5 added, beside the column ``band`` of ``dat``.
 _NEWEST: Final = """
 CREATE INDEX dat_newest ON dat(param, rid >> 32, band, hi DESC, rid, vclass);
+"""
+
+# Since schema 6; see ``changes.py``.
+_CHANGES: Final = """
+CREATE TABLE change(owner INTEGER, band INTEGER, updated INTEGER, id TEXT, version INTEGER, release_at INTEGER NOT NULL,
+  PRIMARY KEY(owner, band, updated, id, version)) STRICT, WITHOUT ROWID;
+CREATE TABLE purged(owner INTEGER, type INTEGER, updated INTEGER, id TEXT, version INTEGER,
+  PRIMARY KEY(owner, type, updated, id, version)) STRICT, WITHOUT ROWID;
+CREATE INDEX purged_name ON purged(type, id);
 """
 
 _TABLES: Final = f"""
@@ -98,6 +108,7 @@ CREATE INDEX journal_lines ON journal(journal, n);
 {_BANDS}
 {_ROWS}
 {_NEWEST}
+{_CHANGES}
 PRAGMA user_version = {VERSION};
 """
 

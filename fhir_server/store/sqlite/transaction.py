@@ -13,7 +13,7 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Row, row_order
 from fhir_server.store.logs import PendingRecord
-from fhir_server.store.sqlite import logs, purging, relations
+from fhir_server.store.sqlite import changes, logs, purging, relations
 from fhir_server.store.sqlite import rows as rows_
 from fhir_server.store.sqlite.reader import READ, SqliteSnapshot
 from fhir_server.store.sqlite.rows import BANDED, COLUMNS, KINDS, TABLES, IndexRows
@@ -98,6 +98,7 @@ class SqliteTransaction(SqliteSnapshot):
         has_same_view = (row.class_id, row.release_at, row.patients) == (old.class_id, old.release_at, old.patients)
         sequence = current.rid & SEQUENCE if has_same_view else self._first_stored(type, row, stored)
         self._replace_current(type, current, row, entries, sequence, stored)
+        changes.add(self, type, row)
 
     def _load_current(self, type: int, row: Row) -> _CurrentVersion | None:
         """Return the current version of the resource that ``row`` is a version of, or None."""
@@ -115,12 +116,13 @@ class SqliteTransaction(SqliteSnapshot):
         stored = self._next_sequence()
         sequence = self._first_stored(type, row, stored) if last else stored
         rid = self._rid(row, sequence)
-        band = self._band(type, row)
+        band = self.band(type, row)
         values = (rid, type, row.id, *_row_values(row, stored if stored != sequence else 0), band)
         self._insert_row(_INSERT if row.version != 1 else _INSERT_FIRST, values)
         self.connection.execute("INSERT INTO body VALUES (?, ?, ?)", (rid, row.body, rows_.pack(entries)))
         self._insert_other_patients(rid, band, row)
         self._index(rid, band, entries)
+        changes.add(self, type, row)
 
     def _insert_row(self, sql: str, values: tuple[Any, ...]) -> None:
         """Insert a current version.  For a first version, the statement itself checks that there was none before."""
@@ -156,7 +158,7 @@ class SqliteTransaction(SqliteSnapshot):
         """Replace the current version by ``row``, which was stored at ``stored`` and whose place is ``sequence``."""
         rid, old_entries = current.rid, current.entries
         new_rid = self._rid(row, sequence)
-        band, old_band = self._band(type, row), self._band(type, current.row)
+        band, old_band = self.band(type, row), self.band(type, current.row)
         set_ = "rid = ?, version = ?, updated = ?, vclass = ?, release_at = ?, interaction = ?, extra = ?, band = ?"
         self.connection.execute(
             f"UPDATE res SET {set_} WHERE rid = ?", (new_rid, *_row_values(row, stored if stored != sequence else 0), band, rid)
@@ -193,6 +195,7 @@ class SqliteTransaction(SqliteSnapshot):
         for table in ("res", "body", "also"):
             self.connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
         self._unindex(rid, current.entries)
+        changes.add(self, type, deletion)
 
     async def relabel(self, *versions: IndexedRow) -> None:
         newest = versions[-1].row
@@ -214,13 +217,21 @@ class SqliteTransaction(SqliteSnapshot):
         old = current.row
         relabeled = msgspec.structs.replace(row, updated=old.updated, interaction=old.interaction, body=old.body)
         self._relabel_current(type, current, relabeled, entries)
+        self._move_change(type, old, relabeled)
+
+    def _move_change(self, type: int, old: Row, new: Row) -> None:
+        if (old.class_id, old.release_at, old.patients) != (new.class_id, new.release_at, new.patients):
+            changes.remove(self, type, old)
+            changes.add(self, type, msgspec.structs.replace(new, updated=old.updated))
 
     def _relabel_past(self, type: int, row: Row, entries: IndexRows) -> None:
         found = self._query(_ONE_PAST, (type, row.id, row.version))
         if not found:
             raise Problem("conflict", _CHANGED)
-        rid, *_, extra, _, number, _ = found[0]
+        rid, version, updated, class_id, release_at, _, extra, _, number, _ = found[0]
         self._keep_lost_references(number, entries)
+        patients = rows_.decode_patients(rid, extra, self.names)
+        self._move_change(type, Row(row.type, row.id, version, updated, patients, class_id, release_at, b""), row)
         values = (
             self._rid(row, rows_.decode_stored(rid, extra)),
             row.class_id,
@@ -240,7 +251,11 @@ class SqliteTransaction(SqliteSnapshot):
 
     async def erase_unfiltered(self, type: str, id: str) -> int:
         self.connection.execute("PRAGMA secure_delete = ON").fetchall()  # overwrites what is deleted
-        key = self.names.number("type:" + type), id
+        number = self.names.number("type:" + type)
+        if number is None:
+            return 0
+        key = number, id
+        changes.remove_versions(self, number, id)
         current = [rid for (rid,) in self._query("SELECT rid FROM res WHERE type = ? AND id = ?", key)]
         past = [-number for (number,) in self._query("SELECT n FROM past WHERE type = ? AND id = ?", key)]
         for rid in [*current, *past]:
@@ -318,8 +333,8 @@ class SqliteTransaction(SqliteSnapshot):
         patient = self.names.intern_patient(row.patients[0]) if row.patients else 0
         return patient << PATIENT_BITS | sequence
 
-    def _band(self, type: int, row: Row) -> int:
-        """Return the band of a current version."""
+    def band(self, type: int, row: Row) -> int:
+        """Return the band of a version."""
         return self.names.intern_band(type, row.class_id, row.release_at > row.updated)
 
     def _insert_other_patients(self, rid: int, band: int, row: Row) -> None:

@@ -8,8 +8,9 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from fhir_server.store.changes import purged_beginnings
 from fhir_server.store.former_histories import FormerDigest, converted
-from fhir_server.store.version_history import VersionHistory
+from fhir_server.store.version_history import HORIZON, VersionHistory
 
 # What schema 2 added.
 _BANDS: Final = """
@@ -55,6 +56,29 @@ UPDATE dat SET band = (SELECT r.band FROM res r WHERE r.rid = dat.rid);
 CREATE INDEX dat_newest ON dat(param, rid >> 32, band, hi DESC, rid, vclass);
 """
 
+# What schema 6 added.
+_CHANGES: Final = """
+CREATE TABLE change(owner INTEGER, band INTEGER, updated INTEGER, id TEXT, version INTEGER, release_at INTEGER NOT NULL,
+  PRIMARY KEY(owner, band, updated, id, version)) STRICT, WITHOUT ROWID;
+CREATE TABLE purged(owner INTEGER, type INTEGER, updated INTEGER, id TEXT, version INTEGER,
+  PRIMARY KEY(owner, type, updated, id, version)) STRICT, WITHOUT ROWID;
+CREATE INDEX purged_name ON purged(type, id);
+INSERT OR IGNORE INTO band(type, vclass, held) SELECT DISTINCT type, vclass, release_at > updated FROM past;
+INSERT INTO change SELECT 0, b.n, v.updated, v.id, v.version, v.release_at
+  FROM (SELECT * FROM (SELECT type, id, version, updated, vclass, release_at FROM res UNION ALL
+    SELECT type, id, version, updated, vclass, release_at FROM past)) v, band b
+  WHERE b.type = v.type AND b.vclass = v.vclass AND b.held = (v.release_at > v.updated);
+INSERT INTO change SELECT v.rid >> 32, b.n, v.updated, v.id, v.version, v.release_at
+  FROM (SELECT * FROM (SELECT rid, type, id, version, updated, vclass, release_at FROM res UNION ALL
+    SELECT rid, type, id, version, updated, vclass, release_at FROM past)) v, band b
+  WHERE v.rid >> 32 > 0 AND b.type = v.type AND b.vclass = v.vclass AND b.held = (v.release_at > v.updated);
+"""
+_OF_PATIENT: Final = (
+    "INSERT OR IGNORE INTO change SELECT (SELECT n FROM patient WHERE id = ?), n, ?5, ?6, ?7, ?8 FROM band"
+    " WHERE type = ?2 AND vclass = ?3 AND held = ?4"
+)
+_NUMBERS: Final = "SELECT version FROM past WHERE type = ?1 AND id = ?2 UNION SELECT version FROM res WHERE type = ?1 AND id = ?2"
+
 _CURRENT: Final = "SELECT 'res', rid, version, extra FROM res WHERE type = ?1 AND id = ?2"
 _VERSIONS: Final = f"SELECT 'past', n, version, extra FROM past WHERE type = ?1 AND id = ?2 UNION ALL {_CURRENT} ORDER BY version"
 _WITH_HISTORY: Final = "SELECT type, id FROM res WHERE extra IS NOT NULL UNION SELECT type, id FROM past"
@@ -78,10 +102,18 @@ class _Extra(msgspec.Struct, array_like=True):
     labeled_elements: msgspec.Raw
     guarded_references: msgspec.Raw
     history: VersionHistory | None
-    stored: int
+    stored: int = 0
+
+
+class _Patients(msgspec.Struct, array_like=True):
+    """The first member of the ``extra`` column."""
+
+    patients: tuple[str, ...] | None
 
 
 _decode = msgspec.msgpack.Decoder(_FormerExtra).decode
+_decode_current = msgspec.msgpack.Decoder(_Extra).decode
+_decode_patients = msgspec.msgpack.Decoder(_Patients).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -117,5 +149,29 @@ def _summarize(connection: apsw.Connection, versions: Sequence[tuple[Any, ...]])
             connection.execute(_UPDATES[table], (_encode(new), key))
 
 
-STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {2: _add_bands, 3: _add_row_indexes, 4: _summarize_histories, 5: _add_newest}
+def _add_changes(connection: apsw.Connection) -> None:
+    """Versions are also found in the order of time."""
+    connection.execute(_CHANGES).fetchall()
+    horizon = connection.execute("SELECT 1 FROM secret WHERE kind = ? AND key = ''", (HORIZON,)).get
+    current: list[tuple[Any, ...]] = connection.execute("SELECT type, id, rid, extra FROM res WHERE extra IS NOT NULL").fetchall()
+    for type, id, rid, extra in current:
+        more = _decode_current(extra)
+        others = [connection.execute("SELECT n FROM patient WHERE id = ?", (patient,)).get for patient in (more.patients or ())]
+        if horizon and more.history is not None:
+            numbers: list[tuple[Any, ...]] = connection.execute(_NUMBERS, (type, id)).fetchall()
+            stored = {version for (version,) in numbers}
+            beginnings = purged_beginnings(more.history, stored)
+            keys = [(owner, type, updated, id, n) for owner in {0, rid >> 32, *others} for n, updated in beginnings.items()]
+            connection.executemany("INSERT OR IGNORE INTO purged VALUES (?, ?, ?, ?, ?)", keys)
+    for table in ("res", "past"):
+        sql = f"SELECT type, vclass, release_at, updated, id, version, extra FROM {table} WHERE extra IS NOT NULL"
+        several: list[tuple[Any, ...]] = connection.execute(sql).fetchall()
+        for type, vclass, release_at, updated, id, version, extra in several:
+            for patient in _decode_patients(extra).patients or ():
+                connection.execute(_OF_PATIENT, (patient, type, vclass, release_at > updated, updated, id, version, release_at))
+
+
+STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {
+    2: _add_bands, 3: _add_row_indexes, 4: _summarize_histories, 5: _add_newest, 6: _add_changes,
+}  # fmt: skip
 """By schema: what turns a file of the schema before it into one of this schema."""
