@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import JSON, NDJSON, Request
+from fhir_server.interactions.messages import ANY, JSON, NDJSON, Request
 
 # What clients call a format, also in ``_format`` and before R4.
 _NAMES: Final = {
@@ -17,14 +17,15 @@ _NAMES: Final = {
 
 def require_acceptable(request: Request, media: bytes = JSON) -> None:
     """Require that ``_format``, or else the Accept header, allows ``media``.  Raises Problem ``not_acceptable``."""
+    if media == ANY:
+        return
     accepted = ",".join(value for name, value in request.query if name == "_format") or request.headers.get("accept", "")
     if not is_acceptable(accepted, media):
         raise Problem("not_acceptable", f"The response is available only as {media.decode().partition(';')[0]}.")
 
 
-@lru_cache(256)
-def is_acceptable(accepted: str, media: bytes) -> bool:
-    """Whether a list of media ranges admits ``media``: the most specific range that names it decides.  An empty list admits all."""
+def ranges(accepted: str) -> dict[str, float]:
+    """The weight of each media range in a list."""
     qualities: dict[str, float] = {}
     for item in accepted.split(","):
         name, *parameters = item.split(";")
@@ -32,13 +33,20 @@ def is_acceptable(accepted: str, media: bytes) -> bool:
         range_ = name.strip().lower().replace(" ", "+")
         if range_:
             qualities[range_] = max(_quality(parameters), qualities.get(range_, 0.0))
+    return qualities
+
+
+@lru_cache(256)
+def is_acceptable(accepted: str, media: bytes) -> bool:
+    """Whether a list of media ranges admits ``media``: the most specific range that names it decides.  An empty list admits all."""
+    qualities = ranges(accepted)
     if not qualities:
         return True
     names = _NAMES[media]
     if any(qualities.get(name, 0.0) > 0 for name in names):
         return True
-    ranges = (names[0], "application/*", "*/*")
-    return next((qualities[range_] > 0 for range_ in ranges if range_ in qualities), False)
+    wider = (names[0], "application/*", "*/*")
+    return next((qualities[range_] > 0 for range_ in wider if range_ in qualities), False)
 
 
 def _quality(parameters: list[str]) -> float:

@@ -19,6 +19,7 @@ from fhir_server.store import LogEntry, Transaction
 
 JSON = b"application/fhir+json; charset=utf-8"
 NDJSON = b"application/fhir+ndjson"
+ANY = b"*/*"
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~:/|,$-]*")
 JSON_TYPES = {"application/fhir+json", "application/json", "text/json"}
 

@@ -26,6 +26,7 @@ _MODIFIERS = {
     "string": ("", "", ":exact", ":contains", ":missing"),
     "uri": ("", "", ":below", ":missing"),
 }
+_ACCEPTED = ("*/*", "text/plain", "application/pdf", "application/fhir+json")
 _PREFIXES = ("", "", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 
 
@@ -92,6 +93,7 @@ class Asker(OperationRequests):
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
             (3, self.patch), (1, self.patch_entry), (4, self.validate), (6, self.terminology), (3, self.create_with_provenance),
+            (2, self.content), (1, self.sent_content),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
@@ -102,6 +104,7 @@ class Asker(OperationRequests):
         """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
         asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
+        asks += [Ask.get("content", name, accept=accept) for name in self._files() for accept in _ACCEPTED]
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
@@ -340,6 +343,15 @@ class Asker(OperationRequests):
     def read(self) -> Ask:
         ask = Ask.get("read", self._name())
         return Ask(ask.kind, "HEAD", ask.path) if self._random.random() < 0.2 else ask
+
+    def _files(self) -> list[str]:
+        return [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Binary/")]
+
+    def content(self) -> Ask:
+        """Read a Binary or one of its versions, as its content or as a resource; compressed or not."""
+        name = self._pick(*self._files(), self._name())
+        path = name + self._pick("", "", "/_history/1")
+        return Ask.get("content", path, accept=self._pick(*_ACCEPTED), accept_encoding=self._pick("gzip", "identity"))
 
     def conditional_read(self) -> Ask:
         return Ask.get("conditional-read", self._name(), if_none_match=f'W/"{self._pick("1", "2", "3", "4")}"')
