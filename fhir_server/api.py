@@ -21,11 +21,11 @@ from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.content_codings import Gzip, accepts_gzip
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch
+from fhir_server.interactions import async_requests, batch
 from fhir_server.interactions.accept import require_acceptable
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query
 from fhir_server.interactions.patch import ACCEPT_PATCH
-from fhir_server.interactions.routing import Route, match_route, methods, unsupported
+from fhir_server.interactions.routing import Route, match_route, may_be_answered_later, methods, unsupported
 from fhir_server.interactions.service import Service
 from fhir_server.memory import WorkingMemory
 from fhir_server.request_ids import request_id
@@ -264,6 +264,10 @@ class FhirApi:
             raise unsupported(request)
         if route.body:
             await self._admit(request, route, receive, audit)
+        if request.prefers_async and request.method != "HEAD" and may_be_answered_later(route):
+            accepted = await async_requests.kick_off(request, self._service, audit)
+            if accepted is not None:
+                return accepted
         return _indented(request, await route.handle(request, self._service, audit))
 
     async def _proven(self, request: Request, sent_path: str) -> str:

@@ -10,6 +10,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import (
+    async_requests,
     bulk_export,
     closure,
     conditional_write,
@@ -89,6 +90,24 @@ def _read_route(
 
     media = ANY if is_raw else JSON
     return Route(code, method, shape, handle, read_handler, media, True, body, admit, typed, definition=definition, is_raw=is_raw)
+
+
+async def _answer_later(request: Request, service: Service, audit: AuditContext) -> Response:
+    """The answer to a question that was asked with the preference to be answered later."""
+    return await async_requests.status(request, service, audit, _ask)
+
+
+async def _ask(request: Request, service: Service, audit: AuditContext) -> Response:
+    route = match_route(request)
+    permissions = await service.authenticate(request, audit)
+    if route.admit is not None:
+        route.admit(permissions, request.path[route.typed])
+    return await route.handle(request, service, audit)
+
+
+def may_be_answered_later(route: Route) -> bool:
+    """Whether requests of this route may ask with ``Prefer: respond-async``: all that read more than one version."""
+    return route.read_handler is not None and route.code not in ("read", "vread")
 
 
 _COMPARTMENT = ("{compartment}", "{id}", "{member}")
@@ -221,6 +240,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, batchable=False),
     Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, batchable=False),
+    Route("operation", "GET", ("$async-status", "{job}"), _answer_later, batchable=False),
+    Route("operation", "DELETE", ("$async-status", "{job}"), async_requests.cancel, batchable=False),
     Route("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, batchable=False),
 )
 

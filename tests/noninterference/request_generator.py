@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -93,7 +94,7 @@ class Asker(OperationRequests):
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
             (3, self.patch), (1, self.patch_entry), (4, self.validate), (6, self.terminology), (3, self.create_with_provenance),
-            (2, self.content), (1, self.sent_content),
+            (2, self.content), (1, self.sent_content), (3, self.later),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
@@ -108,6 +109,7 @@ class Asker(OperationRequests):
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
+        asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 
     def _through_hidden_elements(self) -> list[Ask]:
@@ -343,6 +345,11 @@ class Asker(OperationRequests):
     def read(self) -> Ask:
         ask = Ask.get("read", self._name())
         return Ask(ask.kind, "HEAD", ask.path) if self._random.random() < 0.2 else ask
+
+    def later(self) -> Ask:
+        """A question to be answered later; the answer is fetched at once, and again after hidden writes."""
+        ask = self._pick(self.search, self.whole, self.history, self.everything, self.compartment, self.counted, self.chained)()
+        return replace(ask, kind="later", headers=(("prefer", "respond-async"),))
 
     def _files(self) -> list[str]:
         return [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("Binary/")]
