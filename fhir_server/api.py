@@ -264,7 +264,7 @@ class FhirApi:
             raise unsupported(request)
         if route.body:
             await self._admit(request, route, receive, audit)
-        if request.prefers_async and request.method != "HEAD" and may_be_answered_later(route):
+        if request.prefers_async and _may_be_answered_later(request, route):
             accepted = await async_requests.kick_off(request, self._service, audit)
             if accepted is not None:
                 return accepted
@@ -299,6 +299,12 @@ class FhirApi:
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
+
+
+def _may_be_answered_later(request: Request, route: Route) -> bool:
+    if route is _BUNDLE:
+        return batch.is_of_reads(request.body)
+    return request.method != "HEAD" and may_be_answered_later(route)
 
 
 def _indented(request: Request, response: Response) -> Response:

@@ -5,8 +5,9 @@ View of that request and returns what the caller may see then, with the paramete
 survives a restart, holds no resource that would have to follow a change of labels, a deletion or a revocation, and tells nobody how
 far it has come.  Its requests belong to the client, person and patient context that began it.
 
-Every read but those of one resource can be asked so.  Whatever else has the preference is answered at once, as R4 allows, without
-``Preference-Applied``: writes, batches, transactions, and all requests while the server is read-only, when no job can be stored.
+Every read but those of one resource can be asked so, and batches of reads.  Whatever else has the preference is answered at once, as R4
+allows, without ``Preference-Applied``: writes, other batches, transactions, and all requests while the server is read-only, when no job
+can be stored.
 """
 
 from __future__ import annotations
@@ -84,15 +85,14 @@ async def _can_be_stored(service: Service) -> bool:
 
 
 async def status(request: Request, service: Service, audit: AuditContext, ask: Ask) -> Response:
-    """``GET $async-status/id``: the answer as of now, as the only entry of a Bundle of type batch-response.  ``ask`` asks the question.
+    """``GET $async-status/id``: the answer as of now, as the only entry of a Bundle of type batch-response; that of a batch is one itself.
 
-    An error of the question is its answer; an error that passes is that of this request.  Raises Problem ``not_found`` if the job does
-    not exist, has expired, or belongs to another owner.
+    ``ask`` asks the question.  An error of the question is its answer; an error that passes is that of this request.  Raises Problem
+    ``not_found`` if the job does not exist, has expired, or belongs to another owner.
     """
     job = await _find(request, service, audit)
-    headers = {name: value for name, value in request.headers.items() if name not in _KEPT} | job.headers
-    for condition in ("if-match", "if-none-match", "if-none-exist", "if-modified-since", "if-unmodified-since", "accept"):
-        headers.pop(condition, None)
+    # The preconditions and the format are those of the status request; the question has none.
+    headers = {name: request.headers[name] for name in ("authorization",) if name in request.headers} | job.headers
     asked = msgspec.structs.replace(request, method=job.method, path=job.path, query=job.query, headers=headers, body=job.body)
     of_question = AuditContext(shown=audit.shown, store_lines=audit.store_lines)
     try:
@@ -102,8 +102,9 @@ async def status(request: Request, service: Service, audit: AuditContext, ask: A
             raise
         response = Response(problem.status, problem.outcome())
         problem.let_go()
-    audit.entries.append(AuditedEntry(asked, response.status))
-    bundle = await response_bundle.of("batch-response", [response])
+    audit.entries += of_question.entries or [AuditedEntry(asked, response.status)]
+    is_bundle = response.status == 200 and not job.path and job.method == "POST"  # the answer to a batch
+    bundle = response if is_bundle else await response_bundle.of("batch-response", [response])
     return msgspec.structs.replace(bundle, headers=(*bundle.headers, (b"expires", http_date(job.expires).encode())))
 
 

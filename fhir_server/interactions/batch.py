@@ -18,6 +18,8 @@ from fhir_server.interactions.service import Service
 from fhir_server.interactions.transaction import as_asked, transaction
 from fhir_server.resources.bundle_links import BundleLinks
 
+_SMALL = 64 * 1024  # bytes of a batch that may be answered later
+
 
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
     """``POST`` of a batch or transaction Bundle to the FHIR base, by an authenticated caller.  Raises Problem ``invalid``."""
@@ -39,6 +41,28 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
             responses.append(await _batch_entry(value, text, index, head, service, audit, links))
         return await response_bundle.of("batch-response", responses)
     return await response_bundle.of("transaction-response", await transaction(entries, texts, request, service, audit))
+
+
+def is_of_reads(body: bytes) -> bool:
+    """Whether a small body is a batch that writes nothing."""
+    try:
+        value = msgspec.json.decode(body, type=_BundleOutline) if len(body) <= _SMALL else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return value is not None and value.type == "batch" and all(entry.request.method == "GET" for entry in value.entry)
+
+
+class _RequestOutline(msgspec.Struct):
+    method: str
+
+
+class _ReadOutline(msgspec.Struct):
+    request: _RequestOutline
+
+
+class _BundleOutline(msgspec.Struct):
+    type: str
+    entry: list[_ReadOutline] = []
 
 
 class _ResourceOutline(msgspec.Struct, rename={"type": "resourceType"}):

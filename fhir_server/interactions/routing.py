@@ -98,6 +98,10 @@ async def _answer_later(request: Request, service: Service, audit: AuditContext)
 
 
 async def _ask(request: Request, service: Service, audit: AuditContext) -> Response:
+    if not request.path and request.method == "POST":
+        from fhir_server.interactions import batch  # whose entries go through these routes
+
+        return await batch.process_bundle(request, service, audit)
     route = match_route(request)
     permissions = await service.authenticate(request, audit)
     if route.admit is not None:

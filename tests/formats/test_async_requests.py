@@ -83,6 +83,30 @@ def test_a_question_by_post_is_kept_with_its_body(served: Served) -> None:
     assert found[1] == served.get(token, "Patient/teen/$everything?_count=2").json
 
 
+def test_a_batch_of_reads_is_answered_as_a_batch(served: Served) -> None:
+    urls = ("Observation?_count=2&category=laboratory", "Patient/teen", "Patient/nobody", "Observation/teen-hiv-screen")
+    entries = [{"request": {"method": "GET", "url": url}} for url in urls]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    for token in (served.token(), served.app_token("parent-a", "teen")):
+        accepted = served.request(token, "POST", "", body=bundle, headers=LATER)
+        assert (accepted.status, accepted.headers["preference-applied"]) == (202, "respond-async")
+        later = served.get(token, accepted.headers["content-location"])
+        assert (later.status, later.json) == (200, served.request(token, "POST", "", body=bundle).json)
+
+
+def test_a_batch_that_cannot_be_read_is_refused_at_once(shared: Served) -> None:
+    for body in (b"{", b"[]", b'{"resourceType":"Bundle"}', b'{"resourceType":"Bundle","type":"batch","entry":[1]}'):
+        assert shared.request(shared.token(), "POST", "", body=body, headers=LATER).status == 400
+
+
+def test_headers_of_the_status_request_are_not_those_of_the_question(shared: Served) -> None:
+    token = shared.token()
+    job = begin(shared, token, "Patient/teen/_history")
+    for headers in ({"if-match": 'W/"9"'}, {"if-none-match": "*"}, {"x-provenance": "{}"}, {"prefer": "handling=lenient"}):
+        answer = shared.request(token, "GET", job, headers=headers)
+        assert entry(answer)["response"]["status"] == "200"
+
+
 def test_preferences_of_the_kick_off_hold_for_the_answer(shared: Served) -> None:
     token = shared.token()
     strict, lenient = (
@@ -185,16 +209,19 @@ def test_no_resource_is_stored_with_a_job(served: Served) -> None:
 
 def test_what_is_no_long_question_is_answered_at_once(shared: Served) -> None:
     token = shared.token()
-    batch = {"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": "Observation?_count=1"}}]}
+    read, write = {"method": "GET", "url": "Observation?_count=1"}, {"method": "DELETE", "url": "Observation/nothing"}
+    batch = {"resourceType": "Bundle", "type": "batch", "entry": [{"request": read}, {"request": write}]}
+    transaction = {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": read}]}
     answers = [
         shared.request(token, "GET", "Patient/teen", headers=LATER),
         shared.request(token, "HEAD", "Observation?_count=1", headers=LATER),
         shared.request(token, "POST", "Observation", body=lab(), headers=LATER),
         shared.request(token, "POST", "", body=batch, headers=LATER),
+        shared.request(token, "POST", "", body=transaction, headers=LATER),
         shared.request(token, "POST", "Observation/$validate", body=lab(), headers=LATER),
         shared.request(None, "GET", "metadata", headers=LATER),
     ]
-    assert [answer.status for answer in answers] == [200, 200, 201, 200, 200, 200]
+    assert [answer.status for answer in answers] == [200, 200, 201, 200, 200, 200, 200]
     assert not any("respond-async" in answer.headers.get("preference-applied", "") for answer in answers)
 
 
