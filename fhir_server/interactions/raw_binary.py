@@ -96,15 +96,15 @@ async def _decoded(data: bytes) -> list[bytes]:
 
 async def create(request: Request, service: Service, audit: AuditContext) -> Response:
     """``POST Binary``: a Binary in JSON, or else the content of a new one."""
-    return await write.create(await _as_resource(request, service), service, audit)
+    return await write.create(await _as_resource(request, service, audit), service, audit)
 
 
 async def update(request: Request, service: Service, audit: AuditContext) -> Response:
     """``PUT Binary/id``: a Binary in JSON, or else its new content."""
-    return await write.update(await _as_resource(request, service, request.path[1]), service, audit)
+    return await write.update(await _as_resource(request, service, audit, request.path[1]), service, audit)
 
 
-async def _as_resource(request: Request, service: Service, id: str = "") -> Request:
+async def _as_resource(request: Request, service: Service, audit: AuditContext, id: str = "") -> Request:
     """The request with the Binary that it means.
 
     Raises Problem ``media_type`` without a media type, ``too_large`` for content that is too long as base64, ``invalid`` for a body that
@@ -120,6 +120,7 @@ async def _as_resource(request: Request, service: Service, id: str = "") -> Requ
     most = service.parser.max_bytes * 3 // 4
     if len(request.body) > most:
         raise Problem("too_large", f"The content is larger than {most} bytes, the limit for the content of a Binary.")
+    audit.just_admitted = False  # others may go on meanwhile
     value: dict[str, Any] = {"resourceType": "Binary", "id": id, "contentType": re.sub(r"[ \t]*;[ \t]*", "; ", stated)}
     if (context := request.headers.get(_CONTEXT)) is not None:
         value["securityContext"] = {"reference": context.strip()}
