@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fhir_server import audit, budget, sending
-from fhir_server.interactions import batch, bundle_entries, everything
+from fhir_server.interactions import batch, bundle_entries, everything, response_bundle
 from tests.served import Served, call
 
 ENTRIES = 120
@@ -72,7 +72,7 @@ def bundle(type: str) -> dict[str, Any]:
 STEPS: list[tuple[str, Any, str]] = [
     ("heads", bundle_entries, "head_of"),
     ("outlines", batch, "_outline"),
-    ("texts of the answer", batch, "_response_entry"),
+    ("texts of the answer", response_bundle, "_response_entry"),
 ]
 
 
