@@ -10,7 +10,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.errors import Issue, Problem
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
-from fhir_server.search.limits import MAX_PAIRS, whole_number
+from fhir_server.search.limits import MAX_PAIRS, require_searchable, whole_number
 from fhir_server.search.suggestions import suggestion
 
 _PRESENTATION: Final = ("_format", "_pretty")
@@ -84,6 +84,7 @@ async def read_parameters(request: Request, service: Service, kinds: Kinds, body
     ``media_type``, ``too_large`` or ``too_costly``.
     """
     asked = Asked(kinds)
+    require_searchable(request.query)
     for name, value in request.query:
         if name not in _PRESENTATION:
             _take(asked, name, value, kinds, request, service)

@@ -24,7 +24,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import read as resource
 from fhir_server.interactions import write
 from fhir_server.interactions.accept import ranges, require_acceptable
-from fhir_server.interactions.messages import JSON_TYPES, AuditContext, Request, Response, media_type
+from fhir_server.interactions.messages import JSON_TYPES, XML_TYPES, AuditContext, Request, Response, media_type
 from fhir_server.interactions.service import Service
 from fhir_server.web.security_headers import NOT_A_PAGE
 
@@ -34,6 +34,8 @@ _TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]+"
 _MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[\x20\x21\x23-\x5b\x5d-\x7e]*"))*')
 _UNKNOWN: Final = "application/octet-stream"
 _CONTEXT: Final = "x-security-context"
+_OWN_CONTEXT: Final = "X-Security-Context belongs to raw content; a Binary has its own securityContext."
+_XML_BINARY: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--(?:[^-]|-[^-])*-->\s*)*<(?:[\w.-]+:)?Binary[\s/>]")
 _SLICE: Final = 64 * 1024  # of base64, a multiple of four
 
 
@@ -95,12 +97,12 @@ async def _decoded(data: bytes) -> list[bytes]:
 
 
 async def create(request: Request, service: Service, audit: AuditContext) -> Response:
-    """``POST Binary``: a Binary in JSON, or else the content of a new one."""
+    """``POST Binary``: a Binary in JSON or XML, or else the content of a new one."""
     return await write.create(await _as_resource(request, service, audit), service, audit)
 
 
 async def update(request: Request, service: Service, audit: AuditContext) -> Response:
-    """``PUT Binary/id``: a Binary in JSON, or else its new content."""
+    """``PUT Binary/id``: a Binary in JSON or XML, or else its new content."""
     return await write.update(await _as_resource(request, service, audit, request.path[1]), service, audit)
 
 
@@ -108,13 +110,19 @@ async def _as_resource(request: Request, service: Service, audit: AuditContext, 
     """The request with the Binary that it means.
 
     Raises Problem ``media_type`` without a media type, ``too_large`` for content that is too long as base64, ``invalid`` for a body that
-    is declared as JSON and is none.
+    is declared as JSON and is none, and for a Binary in XML that is none of R4.
     """
     stated = request.headers.get("content-type", "").strip()
     if media_type(stated) in JSON_TYPES and _is_binary(request.body):
         if _CONTEXT in request.headers:
-            raise Problem("invalid", "X-Security-Context belongs to raw content; a Binary has its own securityContext.")
+            raise Problem("invalid", _OWN_CONTEXT)
         return request
+    if media_type(stated) in XML_TYPES and _XML_BINARY.match(request.body):
+        audit.just_admitted = False
+        body = await service.parser.from_xml(request.take_body())
+        if _CONTEXT in request.headers:
+            raise Problem("invalid", _OWN_CONTEXT)
+        return msgspec.structs.replace(request, body=body, headers={**request.headers, "content-type": "application/fhir+json"})
     if not _MEDIA_TYPE.fullmatch(stated):
         raise Problem("media_type", "The content of a Binary requires a Content-Type with a media type.")
     most = service.parser.max_bytes * 3 // 4

@@ -27,7 +27,7 @@ from fhir_server.interactions import (
     write,
     write_rights,
 )
-from fhir_server.interactions.messages import ANY, JSON, NDJSON, AuditContext, Request, Response
+from fhir_server.interactions.messages import ANY, JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response
 from fhir_server.interactions.operation_parameters import admit_reading
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
@@ -46,7 +46,7 @@ class Route:
     ``code``          the interaction's code in the CapabilityStatement
     ``shape``         the path's segments; those in braces vary
     ``read_handler``  for interactions that only read: handles them with a given View, also within a transaction
-    ``media``         the media type of the response; any: the handler decides
+    ``media``         the media type of the response; FHIR's JSON becomes XML for who prefers it; any: the handler decides
     ``batchable``     whether a batch can contain the request
     ``body``          what the request's body is; "": the interaction has none, and none is read; "question": nothing is written,
                       also if the request is in a batch
@@ -242,7 +242,7 @@ ROUTES: tuple[Route, ...] = (
         for shape, definition in _EXPORTS
         for method, body in _EXPORT_BODIES
     ),
-    Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, batchable=False),
+    Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, media=PLAIN_JSON, batchable=False),
     Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, batchable=False),
     Route("operation", "GET", ("$async-status", "{job}"), _answer_later, batchable=False),
     Route("operation", "DELETE", ("$async-status", "{job}"), async_requests.cancel, batchable=False),

@@ -22,10 +22,11 @@ from fhir_server.resources import bundle_rules
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.entry_resources import linked_resource
-from fhir_server.writing.parse_worker import LENGTH_BYTES, Links, Parsed, Task
+from fhir_server.writing.parse_worker import LENGTH_BYTES, Links, Parsed, Task, converted
 
 _LARGE_BYTES: Final = 100_000
 _MANY_OBJECTS: Final = 250
+LARGEST_CONVERTED: Final = 50_000  # bytes that are converted from or to XML where they are needed
 _VERY_LARGE_BYTES: Final = 4 * 1024 * 1024  # of which a process needs several times the memory, so that only one works on it at a time
 _PROCESSES: Final = 2
 _SECONDS: Final = 10.0  # CPU time for one body, where no budget says less
@@ -83,6 +84,26 @@ class Parser:
         task = Task("links", len(text), _SECONDS, full_url=full_url, links=Links.of(links))
         _, (resource,) = await self._run(task, [text])
         return resource
+
+    async def from_xml(self, text: bytes) -> bytes:
+        """As :func:`~fhir_server.fhir_xml.to_json`.  Also raises Problem ``too_costly``."""
+        return await self._converted(Task("from_xml", len(text), _SECONDS), text)
+
+    async def to_xml(self, text: bytes, *, pretty: bool) -> bytes:
+        """As :func:`~fhir_server.fhir_xml.to_xml`.  Raises Problem ``too_costly``."""
+        return await self._converted(Task("to_xml", len(text), _SECONDS, pretty=pretty), text)
+
+    async def patched(self, text: bytes, patch: bytes) -> bytes:
+        """The resource ``text`` after an XML Patch.  Raises as :mod:`fhir_server.fhir_xml.patch`, and Problem ``too_costly``."""
+        return await self._converted(Task("patch", len(text), _SECONDS, patch=patch, limit=self.max_bytes), text)
+
+    async def _converted(self, task: Task, text: bytes) -> bytes:
+        if len(text) + len(task.patch) <= LARGEST_CONVERTED:
+            return converted(task, text)
+        texts = [text]
+        del text
+        _, (result,) = await self._run(task, texts)
+        return result
 
     async def close(self) -> None:
         """End the processes."""

@@ -25,7 +25,6 @@ RESOURCE = (
     FHIR,
     "application/fhir+json, */*",
     "application/json+fhir",
-    "*/*;q=1, application/fhir+json;q=0.2",
     "application/fhir+xml;q=0.5, application/fhir+json",
 )
 
@@ -282,3 +281,26 @@ def test_content_is_coded_in_slices(served: Served, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(raw_binary, "_SLICE", 64)
     put(served, "sliced", PDF, "application/pdf", "Patient/adult")
     assert get(served, "Binary/sliced").body == PDF
+
+
+def test_a_binary_in_xml_is_the_resource_and_other_xml_is_content(served: Served) -> None:
+    xml = {"content-type": "application/fhir+xml", "accept": FHIR}
+    data = b64encode(PDF)
+    for head in (b"", b"<?xml version='1.0' encoding='UTF-8'?>\n<!-- a letter -->\n"):
+        text = head + b'<Binary xmlns="http://hl7.org/fhir"><contentType value="image/png"/><data value="%s"/></Binary>' % data
+        made = served.request(served.token(), "POST", "Binary", body=text, headers=xml)
+        assert (made.status, made.json["contentType"]) == (201, "image/png")
+    for text in (b'<ClinicalDocument xmlns="urn:hl7-org:v3"/>', b'<Patient xmlns="http://hl7.org/fhir"/>', b"<not well formed"):
+        made = served.request(served.token(), "POST", "Binary", body=text, headers=xml)
+        assert made.status == 201 and b64decode(made.json["data"]) == text
+        assert get(served, f"Binary/{made.json['id']}").body == text
+    broken = served.request(served.token(), "POST", "Binary", body=b'<Binary xmlns="http://hl7.org/fhir"><nothing/></Binary>', headers=xml)
+    assert broken.status == 400
+
+
+def test_the_resource_is_xml_for_who_asks_for_that(served: Served) -> None:
+    for path, accept in ((f"Binary/{ID}", "application/fhir+xml"), (f"Binary/{ID}?_format=xml", "*/*")):
+        answer = get(served, path, accept)
+        assert b"<Binary xmlns" in answer.body and answer.headers["content-type"].startswith("application/fhir+xml")
+    assert get(served, f"Binary/{ID}", "application/xml").body == PDF  # R4 names FHIR's own types
+    assert get(served, "Binary/nothing", "application/fhir+xml").body.endswith(b"</OperationOutcome>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +13,7 @@ import pytest
 
 from fhir_server.interactions import closure
 from fhir_server.interactions.terminology_capabilities import terminology_capabilities
+from fhir_server.interactions.terminology_routes import OPERATIONS
 from fhir_server.resources.validate import check
 from tests.served import Answer, Served, make_store, store_url
 
@@ -399,6 +401,27 @@ def test_the_latest_version_is_taken_unless_one_is_named(served: Served) -> None
     assert codes(ask(served, "ValueSet/$expand", url="urn:tests:v")) == ["female"]
     assert codes(ask(served, "ValueSet/$expand", url="urn:tests:v|2")) == ["other"]
     assert codes(ask(served, "ValueSet/$expand", url="urn:tests:v", valueSetVersion="9")) == ["male"]
+
+
+HOSTILE = (
+    "", " ", "|", "|1", "a|", "a|b|c", "\0", "é\\", "$x,y", "../x", "ValueSet/all", "#a", "urn:tests:all",
+    ANIMALS, "x" * 3000, "%", "'\"", "-1",
+)  # fmt: skip
+
+
+def test_hostile_parameters_are_no_server_error(served: Served) -> None:
+    token, drawn = served.token(), random.Random(5)
+    names = ("url", "code", "system", "version", "filter", "count", "offset", "display", "codeA", "codeB", "target", "system-version", "x")
+    paths = [path for route in OPERATIONS for path in ("/".join(route[0]).replace("{id}", "all"),)]
+    seen = set()
+    for _ in range(150):
+        pairs = [(drawn.choice(names), drawn.choice(HOSTILE)) for _ in range(drawn.randrange(4))]
+        search = drawn.choice(("code:in", "code:not-in", "code:below", "code:above", "_filter"))
+        asked = f"Observation?{urlencode([(search, drawn.choice(HOSTILE))])}"
+        if drawn.random() < 0.7:
+            asked = f"{drawn.choice(paths)}?{urlencode(pairs)}"
+        seen.add(served.get(token, asked).status)
+    assert seen <= {200, 400, 404, 422} and {400, 404} <= seen
 
 
 def test_operations_answer_in_batches(served: Served) -> None:

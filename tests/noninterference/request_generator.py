@@ -93,13 +93,20 @@ class Asker(OperationRequests):
             (3, self.whole), (8, self.operation), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
-            (3, self.patch), (1, self.patch_entry), (4, self.validate), (6, self.terminology), (3, self.create_with_provenance),
+            (3, self.patch), (1, self.patch_entry), (2, self.in_xml), (4, self.validate), (6, self.terminology),
+            (3, self.create_with_provenance),
             (2, self.content), (1, self.sent_content), (3, self.later),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
         weights = [weight * (8 if context and make in updates else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
+
+    def in_xml(self) -> Ask:
+        """A question that is answered in XML."""
+        make = self._pick(self.search, self.include, self.read, self.history, self.everything, self.batch, self.patch, self.validate)
+        ask = make()
+        return replace(ask, kind="in-xml", headers=(*ask.headers, ("accept", "application/fhir+xml")))
 
     def steady(self) -> list[Ask]:
         """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
@@ -283,6 +290,8 @@ class Asker(OperationRequests):
         pairs = [("_type", ",".join({self._type(), self._type()}))] if self._random.random() < 0.5 else []
         if self._random.random() < 0.3:
             pairs.append(("_since", self._value(self._type(), "_lastUpdated", "date")))
+        if self._random.random() < 0.2:
+            pairs.append(("_elements", self._pick("id", "code,subject", "Observation.note,result")))
         if self._random.random() < 0.3:
             type = self._type()
             pairs.append(("_typeFilter", f"{type}?" + "=".join(self._criterion(type))))
