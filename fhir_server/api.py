@@ -7,9 +7,9 @@ request, before its body is read: without a good token nothing is read or parsed
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fhir_server import budget
 from fhir_server.access.permissions import Permissions
@@ -18,51 +18,53 @@ from fhir_server.audit import AuditLog
 from fhir_server.bodies import BodyLimits, Receive, read_body
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
+from fhir_server.content_codings import Gzip, accepts_gzip
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch
+from fhir_server.interactions import async_requests, batch
 from fhir_server.interactions.accept import format_of_errors, require_acceptable
 from fhir_server.interactions.formats import Formats, is_xml
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query
 from fhir_server.interactions.patch import ACCEPT_PATCH
-from fhir_server.interactions.routing import Route, match_route
+from fhir_server.interactions.routing import Route, match_route, may_be_answered_later, methods, unsupported
 from fhir_server.interactions.service import Service
 from fhir_server.memory import WorkingMemory
 from fhir_server.request_ids import request_id
 from fhir_server.resources import catalog, definitions
+from fhir_server.sending import Send, send_response
 from fhir_server.smart.accounts.session_use import AppUse
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.tokens import dpop
 from fhir_server.smart.tokens.dpop import ProofError, ProvenRequest
 from fhir_server.turns import KnownClients, Line, Turns
 
-_PART: Final = 256 * 1024  # bytes of a body that are sent at once
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger("fhir_server")
 _COMMON: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-store"),
-    (b"vary", b"Authorization, Origin, Accept, Prefer"),
+    (b"vary", b"Authorization, Origin, Accept, Accept-Encoding, Prefer"),
     (b"x-content-type-options", b"nosniff"),
     (b"access-control-allow-origin", b"*"),
     (
         b"access-control-expose-headers",
         b"ETag, Location, Last-Modified, Content-Location, Accept-Patch, Expires, Retry-After, X-Progress, DPoP-Nonce, WWW-Authenticate, "
-        b"Preference-Applied",
+        b"Preference-Applied, Allow, Accept-Encoding, Content-Disposition, X-Security-Context, X-Request-Id",
     ),
 )
 _PREFLIGHT = (
     *_COMMON,
-    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-    ACCEPT_PATCH,
+    (b"accept-encoding", b"gzip"),
     (
         b"access-control-allow-headers",
-        b"Authorization, DPoP, Content-Type, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since, "
-        b"If-Unmodified-Since, X-Provenance",
+        b"Authorization, DPoP, Content-Type, Content-Encoding, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, "
+        b"If-Modified-Since, If-Unmodified-Since, X-Provenance, X-Security-Context, X-Request-Id",
     ),
     (b"access-control-max-age", b"86400"),
 )
+_OF_DOCUMENT = "GET, HEAD, OPTIONS"
+# A page's script may send them to a URL that does not exist, too: it gets to know the answer.
+_TO_NO_ROUTE = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 # additional headers of error responses, by status
 _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 429: ((b"retry-after", b"60"),)}
 
@@ -86,6 +88,7 @@ class FhirApi:
     ``limits``     the limits of requests
     ``documents``  responses that need no access token (metadata, discovery), by path
     ``smart``      verifies proofs of possession; None: no token that is bound to a key is taken
+    ``padding_key``  the secret by which compressed answers are lengthened
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class FhirApi:
         limits: RequestLimits,
         documents: dict[tuple[str, ...], Callable[[], Response]],
         smart: SmartContext | None = None,
+        *,
+        padding_key: bytes = b"",
     ) -> None:
         self._service = service
         self._clock = clock
@@ -106,6 +111,7 @@ class FhirApi:
         self._formats = Formats(service.parser)
         self._memory = WorkingMemory(limits.memory)
         self._free_memory = FreeMemory()
+        self._gzip = Gzip(padding_key)
         self._turns = Turns(limits.client_requests, self._memory)
         self._clients = KnownClients()
         self._use = AppUse(service.store)
@@ -129,27 +135,15 @@ class FhirApi:
             self._free_memory.after(size)
 
     async def _send(self, response: Response, scope: Scope, send: Send, line: Line) -> None:
-        is_head = scope["method"] == "HEAD"
-        size = len(response.body) + sum(map(len, response.parts)) if response.parts else len(response.body)
-        length = (b"content-length", b"%d" % size)
-        headers = [*response.headers, *(() if response.stream or response.status in (204, 304) else (length,))]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.stream and not is_head and not await _send_stream(response.stream, send):
-            return
-        if size > _PART and not is_head:
-            await line.go_on()
-            parts, response.parts = [response.body, *response.parts], []
-            for piece in _pieces(parts):  # each waits until the client has taken most of the last one
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await line.go_on()
-            await send({"type": "http.response.body", "body": b""})
-            return
-        await send({"type": "http.response.body", "body": b"" if is_head else b"".join((response.body, *response.parts))})
+        accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
+        gzip = self._gzip if accepted and accepts_gzip(accepted.decode("latin-1")) else None
+        is_document = scope["method"] != "OPTIONS" and _segments(scope) in self._documents
+        await send_response(response, send, line, is_head=scope["method"] == "HEAD", gzip=gzip, is_document=is_document)
 
     async def _respond(self, scope: Scope, receive: Receive, line: Line, spending: Budget) -> Response:
         """Handle a request and record it.  Errors become OperationOutcomes."""
         if scope["method"] == "OPTIONS":
-            return Response(204, headers=_PREFLIGHT)
+            return self._options(_segments(scope))
         request = None
         audit = AuditContext(store_lines=self._audit_log.flush)
         try:
@@ -248,16 +242,25 @@ class FhirApi:
             finally:
                 spending.release()
 
+    def _options(self, path: tuple[str, ...]) -> Response:
+        """What a path takes (RFC 9110 9.3.7; the CORS protocol's preflight).  It depends on nothing but the path."""
+        taken = _OF_DOCUMENT if path in self._documents else methods(path)
+        allowed = taken.encode() or _TO_NO_ROUTE
+        patches = (ACCEPT_PATCH,) if b"PATCH" in allowed else ()
+        own = ((b"allow", taken.encode() or b"OPTIONS"), (b"access-control-allow-methods", allowed))
+        return Response(204, headers=(*_PREFLIGHT, *own, *patches))
+
     def _head(self, scope: Scope) -> Request:
         """The request without its body and its query."""
-        path = scope["path"][len(scope.get("root_path", "")) :]
         headers = header_fields(scope["headers"])
-        segments = tuple(segment for segment in path.split("/") if segment)
+        segments = _segments(scope)
         address = str(scope["client"][0]) if scope.get("client") else ""
         return Request(scope["method"], segments, (), headers, b"", self._clock(), address, request_id.get())
 
     async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext, sent_path: str) -> Response:
-        document = self._documents.get(request.path) if request.method in ("GET", "HEAD") else None
+        document = self._documents.get(request.path)
+        if document is not None and request.method not in ("GET", "HEAD"):
+            raise unsupported(request, _OF_DOCUMENT)
         if "dpop" in request.headers and document is None:
             request.proven = await self._proven(request, sent_path)
         is_bundle = not request.path and request.method not in ("GET", "HEAD")
@@ -272,9 +275,13 @@ class FhirApi:
             return await self._formats.document(request, document(), format_of_errors(request))
         media = require_acceptable(request, route.media)
         if route.method != ("GET" if request.method == "HEAD" else request.method):
-            raise Problem("method", f"This URL does not support {request.method}.")
+            raise unsupported(request)
         if route.body:
             await self._admit(request, route, receive, audit)
+        if request.prefers_async and _may_be_answered_later(request, route):
+            accepted = await async_requests.kick_off(request, self._service, audit)
+            if accepted is not None:
+                return await self._formats.answer(request, accepted, media)
         return await self._formats.answer(request, await route.handle(request, self._service, audit), media)
 
     async def _proven(self, request: Request, sent_path: str) -> str:
@@ -303,17 +310,29 @@ class FhirApi:
         spending = budget.current()
         assert spending is not None
         request.body, was_complete = await read_body(receive, request.headers, limit, spending)
-        if route.body != "form" and is_xml(request):
+        if route.body != "form" and not route.is_raw and is_xml(request):
             was_complete &= await self._formats.take_xml(request)
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
 
 
+def _may_be_answered_later(request: Request, route: Route) -> bool:
+    if route is _BUNDLE:
+        return batch.is_of_reads(request.body)
+    return request.method != "HEAD" and may_be_answered_later(route)
+
+
 def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:
     own = problem.headers or _ERROR_HEADERS.get(problem.status, ())
     retry = ((b"retry-after", b"%d" % problem.retry_after),) if problem.status == 503 else ()
     return ((b"content-type", JSON), *_COMMON, *own, *retry)
+
+
+def _segments(scope: Scope) -> tuple[str, ...]:
+    """The path below the FHIR base."""
+    path: str = scope["path"][len(scope.get("root_path", "")) :]
+    return tuple([segment for segment in path.split("/") if segment])
 
 
 def _sent_path(scope: Scope) -> str:
@@ -328,31 +347,3 @@ def _authorization(scope: Scope) -> bytes:
 def _client_of(permissions: Permissions) -> str:
     """Who has turns, memory and budgets of its own: a person, or a client that acts for nobody."""
     return permissions.principal.username or permissions.principal.client_id
-
-
-def _pieces(parts: list[bytes]) -> Iterator[bytes]:
-    """The text in pieces of about one size, whatever its parts are.  It forgets each part that it has given out."""
-    together: list[bytes] = []
-    size = 0
-    for number, part in enumerate(parts):
-        parts[number] = b""
-        if together and size + len(part) > _PART:
-            yield b"".join(together)
-            together, size = [], 0
-        if len(part) > _PART:
-            yield from (part[start : start + _PART] for start in range(0, len(part), _PART))
-        else:
-            together.append(part)
-            size += len(part)
-    if together:
-        yield b"".join(together)
-
-
-async def _send_stream(stream: AsyncIterator[bytes], send: Send) -> bool:
-    """Send a body in parts.  Returns False after an error: the body then stays unterminated, which the client can detect."""
-    try:
-        async for part in stream:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-    except Problem:
-        return False
-    return True

@@ -28,7 +28,7 @@ from fhir_server.access.chart_search import ChartSearch
 from fhir_server.access.record_choices import EncounterChoices, RecordChoices
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.access.scope_effects import ScopeEffects
-from fhir_server.api import FhirApi, RequestLimits, Scope, Send
+from fhir_server.api import FhirApi, RequestLimits, Scope
 from fhir_server.audit import AuditLog
 from fhir_server.audit.chain import ChainKeys
 from fhir_server.bodies import BodyLimits, Receive
@@ -53,6 +53,7 @@ from fhir_server.operation.state import OperationState
 from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
 from fhir_server.search.cursors import Cursors
+from fhir_server.sending import Send
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import key_check, signing_keys
@@ -144,7 +145,7 @@ def build_components(
         policy=policy.version,
         now=clock,
     )
-    cursors = Cursors(_cursor_key(settings))
+    cursors = Cursors(_key(settings, b"page links"))
     smart = SmartContext(
         store,
         settings.origin,
@@ -331,7 +332,8 @@ def fhir_api(components: Components) -> FhirApi:
         ("metadata",): capability,
         (".well-known", "smart-configuration"): smart_configuration,
     }
-    return FhirApi(components.service, components.clock, components.auditor, request_limits(settings), public, components.smart)
+    limits, padding = request_limits(settings), _key(settings, b"length of compressed answers")
+    return FhirApi(components.service, components.clock, components.auditor, limits, public, components.smart, padding_key=padding)
 
 
 def request_limits(settings: Settings) -> RequestLimits:
@@ -344,7 +346,7 @@ def request_limits(settings: Settings) -> RequestLimits:
     )
 
 
-def _cursor_key(settings: Settings) -> bytes:
-    """The 64-byte key that encrypts page links: derived from the secret key, which all processes share, or else random."""
+def _key(settings: Settings, use: bytes) -> bytes:
+    """A 64-byte key: derived from the secret key, which all processes share, or else random."""
     seed = settings.secret_key.encode() if settings.secret_key else secrets.token_bytes(32)
-    return sha256(b"page links" + seed).digest() + sha256(b"page links, second half" + seed).digest()
+    return sha256(use + seed).digest() + sha256(use + b", second half" + seed).digest()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from fhir_server.budget import Budget
+from fhir_server.content_codings import Inflater, inflater_for
 from fhir_server.errors import Problem
 from fhir_server.interactions.routing import BodyKind
 
@@ -45,28 +46,57 @@ class BodyLimits:
 async def read_body(receive: Receive, headers: Mapping[str, str], limit: BodyLimit, spending: Budget) -> tuple[bytes, bool]:
     """The body, and whether it was complete when the head was read, so that nothing was waited for.
 
-    The request holds the memory of a large body until it ends.  Raises Problem ``too_large``: for a declared length before anything is
-    read, else as soon as the body is larger.  Raises ``invalid`` if the client ends the connection early, ``busy`` if there is no room.
+    The request holds the memory of a large body until it ends.  The limit holds for a body with ``Content-Encoding: gzip`` as it comes
+    and as it is then.  Raises Problem ``too_large``: for a declared length before anything is read, else as soon as the body is larger.
+    Raises ``media_type`` for another coding, before anything is read; ``invalid`` if the body ends early, ``busy`` if there is no room.
     """
+    inflater = inflater_for(headers.get("content-encoding", ""))
     declared = headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 15 or int(declared) > limit.size):
         raise limit.exceeded()
     if declared.isdecimal() and int(declared) > MAX_FORM:
         await spending.client.wait_for_body(int(declared))
-    parts: list[bytes] = []
-    size = taken = 0
+    body = _Body(limit, spending)
+    received = messages = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Problem("invalid", "The body ended early.")
         part = message.get("body", b"")
-        size += len(part)
-        if size > limit.size:
+        messages += 1
+        received += len(part)
+        if received > limit.size:
             raise limit.exceeded()
-        parts.append(part)
-        more = message.get("more_body", False)
-        if size > MAX_FORM:
-            spending.take_for_body(size - taken)
-            taken = size
-        if not more:
-            return b"".join(parts), len(parts) == 1
+        if inflater is None:
+            body.add(part)
+        else:
+            await _inflate(part, inflater, body, spending)
+        if not message.get("more_body", False):
+            if inflater is not None:
+                inflater.end()
+            return b"".join(body.parts), messages == 1
+
+
+async def _inflate(part: bytes, inflater: Inflater, body: _Body, spending: Budget) -> None:
+    for text in inflater.slices(part):
+        body.add(text)
+        await spending.give_way()
+
+
+class _Body:
+    """What has come of a body.  The request holds its memory from :data:`MAX_FORM` on."""
+
+    def __init__(self, limit: BodyLimit, spending: Budget) -> None:
+        self._limit, self._spending = limit, spending
+        self.parts: list[bytes] = []
+        self._size = self._taken = 0
+
+    def add(self, part: bytes) -> None:
+        """Take a part.  Raises Problem ``too_large`` or ``busy``."""
+        self._size += len(part)
+        if self._size > self._limit.size:
+            raise self._limit.exceeded()
+        self.parts.append(part)
+        if self._size > MAX_FORM:
+            self._spending.take_for_body(self._size - self._taken)
+            self._taken = self._size

@@ -326,8 +326,16 @@ def types_seen_through() -> frozenset[str]:
     return frozenset(name for name, declared in catalog().items() if declared.seen_through)
 
 
+@functools.cache
 def data_classes(type: str) -> frozenset[str]:
-    """The data classes that rows of ``type`` may have."""
+    """The data classes that rows of ``type`` may have; a Binary may have that of whatever row of a patient is its context."""
+    if type == "Binary":
+        of_patients = [_own_data_classes(name) for name, declared in catalog().items() if declared.subjects]
+        return frozenset[str]().union(*of_patients) - COMMON_DATA_CLASSES - {"internal"}
+    return _own_data_classes(type)
+
+
+def _own_data_classes(type: str) -> frozenset[str]:
     declared = catalog()[type]
     found = {declared.data_class, *declared.by_category.values(), *declared.by_status.values(), *declared.by_source.values()}
     return frozenset(found | {labeling.IF_PSYNOTE[data] for data in found & labeling.IF_PSYNOTE.keys()})

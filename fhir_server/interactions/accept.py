@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, XML, XML_TYPES, Request, media_type
+from fhir_server.interactions.messages import ANY, JSON, NDJSON, PLAIN_JSON, XML, XML_TYPES, Request, media_type
 
 # What clients call a format, also in ``_format`` and before R4.
 _NAMES: Final = {
@@ -29,6 +29,8 @@ def require_acceptable(request: Request, media: bytes = JSON) -> bytes:
 
     Without both, the answer to a body in XML is XML.  Raises Problem ``not_acceptable``.
     """
+    if media == ANY:  # the handler decides; what it answers in JSON may be XML
+        return format_of_errors(request)
     offered = _OFFERED.get(media, (media,))
     if (found := preferred(_accepted(request), offered)) is None:
         names = " or ".join(one.decode().partition(";")[0] for one in offered)
@@ -50,12 +52,8 @@ def _accepted(request: Request) -> str:
     return f"{sent}, */*;q=0.5" if sent in XML_TYPES else ""
 
 
-@lru_cache(256)
-def preferred(accepted: str, offered: tuple[bytes, ...]) -> bytes | None:
-    """Which of the offered formats a list of media ranges prefers, the first among equals; None if it admits none.
-
-    The most specific range that names a format decides about it.  An empty list admits all.
-    """
+def ranges(accepted: str) -> dict[str, float]:
+    """The weight of each media range in a list."""
     qualities: dict[str, float] = {}
     for item in accepted.split(","):
         name, *parameters = item.split(";")
@@ -63,6 +61,16 @@ def preferred(accepted: str, offered: tuple[bytes, ...]) -> bytes | None:
         range_ = name.strip().lower().replace(" ", "+")
         if range_:
             qualities[range_] = max(_quality(parameters), qualities.get(range_, 0.0))
+    return qualities
+
+
+@lru_cache(256)
+def preferred(accepted: str, offered: tuple[bytes, ...]) -> bytes | None:
+    """Which of the offered formats a list of media ranges prefers, the first among equals; None if it admits none.
+
+    The most specific range that names a format decides about it.  An empty list admits all.
+    """
+    qualities = ranges(accepted)
     if not qualities:
         return offered[0]
     if _PAGE in qualities and (found := _best({name: q for name, q in qualities.items() if name not in _GENERIC_XML}, offered)):
@@ -80,8 +88,8 @@ def _quality_of(media: bytes, qualities: dict[str, float]) -> float:
     named = max(qualities.get(name, 0.0) for name in names)
     if named > 0:
         return named
-    ranges = (names[0], "application/*", "*/*")
-    return next((qualities[range_] for range_ in ranges if range_ in qualities), 0.0)
+    wider = (names[0], "application/*", "*/*")
+    return next((qualities[range_] for range_ in wider if range_ in qualities), 0.0)
 
 
 def _quality(parameters: list[str]) -> float:

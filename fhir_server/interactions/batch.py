@@ -5,20 +5,20 @@ Every entry goes through the routing table as a request of its own.  A transacti
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
-from fhir_server.interactions import bundle_json, preconditions, provenance_header
+from fhir_server.interactions import preconditions, provenance_header, response_bundle
 from fhir_server.interactions.bundle_entries import EntryHead, body_of, heads_of, links_of, with_patch
-from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
+from fhir_server.interactions.messages import AuditContext, AuditedEntry, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.transaction import as_asked, transaction
 from fhir_server.resources.bundle_links import BundleLinks
+
+_SMALL = 64 * 1024  # bytes of a batch that may be answered later
 
 
 async def process_bundle(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -39,8 +39,30 @@ async def process_bundle(request: Request, service: Service, audit: AuditContext
         for index, (value, text, head) in enumerate(zip(entries, texts, heads, strict=True)):
             texts[index] = b""  # of which the body is a copy
             responses.append(await _batch_entry(value, text, index, head, service, audit, links))
-        return await _bundle_response("batch-response", responses)
-    return await _bundle_response("transaction-response", await transaction(entries, texts, request, service, audit))
+        return await response_bundle.of("batch-response", responses)
+    return await response_bundle.of("transaction-response", await transaction(entries, texts, request, service, audit))
+
+
+def is_of_reads(body: bytes) -> bool:
+    """Whether a small body is a batch that writes nothing."""
+    try:
+        value = msgspec.json.decode(body, type=_BundleOutline) if len(body) <= _SMALL else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return value is not None and value.type == "batch" and all(entry.request.method == "GET" for entry in value.entry)
+
+
+class _RequestOutline(msgspec.Struct):
+    method: str
+
+
+class _ReadOutline(msgspec.Struct):
+    request: _RequestOutline
+
+
+class _BundleOutline(msgspec.Struct):
+    type: str
+    entry: list[_ReadOutline] = []
 
 
 class _ResourceOutline(msgspec.Struct, rename={"type": "resourceType"}):
@@ -100,25 +122,3 @@ async def _process_batch_request(
     elif request.method == "PATCH":
         request = await with_patch(request, await body_of(value, text, index, service, links), value.get("fullUrl", ""), links, service)
     return as_asked(request, await head.route.handle(request, service, audit))
-
-
-async def _bundle_response(type: str, responses: Sequence[Response]) -> Response:
-    parts = bundle_json.responses(type, await budget.each(_response_entry, responses))
-    return Response(200, headers=((b"content-type", JSON),), parts=parts)
-
-
-def _response_entry(response: Response) -> tuple[bytes, ...]:
-    """The JSON text of an entry, in parts: bodies are not copied."""
-    headers = dict(response.headers)
-    members = [b'"status":"%d"' % response.status]
-    if b"location" in headers:
-        members.append(b'"location":"%s"' % headers[b"location"])
-    if b"etag" in headers:
-        members.append(b'"etag":%s' % json.dumps(headers[b"etag"].decode()).encode())
-    body = (response.body, *response.parts)
-    if response.status >= 400 and response.body:
-        members.append(b'"outcome":' + response.body)
-        return (b'{"response":{%s}}' % b",".join(members),)
-    if not any(body):
-        return (b'{"response":{%s}}' % b",".join(members),)
-    return b'{"resource":', *body, b',"response":{%s}}' % b",".join(members)

@@ -7,7 +7,6 @@ the client, person and patient context that started it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -32,7 +31,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
     Raises Problem ``invalid``, ``forbidden``, ``not_found`` or ``too_many``.
     """
     await service.authenticate(request, audit)
-    if not re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", request.headers.get("prefer", "")):
+    if not request.prefers_async:
         raise Problem("invalid", "$export requires the header Prefer: respond-async.")
     export_request = bulk_export_request.parse(request, service.base)
     job = await service.read_with_view(

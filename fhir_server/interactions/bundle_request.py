@@ -67,7 +67,7 @@ def route_of(request: Request, *, batch: bool) -> Route:
         if request.method != "POST":
             raise Problem("method", f"This URL does not support {request.method}.")
         raise Problem("invalid", "A Bundle cannot be part of a Bundle.")
-    route = match_route(request)
+    route = match_route(request, in_bundle=True)
     require_acceptable(request, route.media)
     if not route.batchable:
         raise Problem("invalid", "This request cannot be part of a Bundle.")

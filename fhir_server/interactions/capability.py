@@ -20,6 +20,7 @@ _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-
 _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 _COMPARTMENT = "http://hl7.org/fhir/CompartmentDefinition"
 _BULK = "http://hl7.org/fhir/uv/bulkdata"
+_RAW = "Content is read and written as it is, too (http://hl7.org/fhir/R4/binary.html#rest)."
 _OPERATIONS = tuple(dict.fromkeys((route.shape, route.definition) for route in ROUTES if route.definition))
 _CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[:1] == ("{type}",) and route.code != "operation"))
 
@@ -84,6 +85,8 @@ def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
         "searchRevInclude": ["*", *_reverse_includes()[type]],
         "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
+    if type == "Binary":
+        resource["documentation"] = _RAW
     resource["operation"] = _operations(type)
     return {name: value for name, value in resource.items() if value != []}
 

@@ -20,7 +20,9 @@ from fhir_server.store import LogEntry, Transaction
 JSON = b"application/fhir+json; charset=utf-8"
 XML = b"application/fhir+xml; charset=utf-8"
 NDJSON = b"application/fhir+ndjson"
+ANY = b"*/*"
 PLAIN_JSON = b"application/json"
+_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])")
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~:/|,$-]*")
 JSON_TYPES = {"application/fhir+json", "application/json", "text/json"}
 XML_TYPES = {"application/fhir+xml", "application/xml", "text/xml"}
@@ -52,6 +54,11 @@ class Request(msgspec.Struct):
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""
         directive = re.search(rf"(?:^|[,;\s]){name}=\"?([A-Za-z]+)", self.headers.get("prefer", ""))
         return directive.group(1) if directive else default
+
+    @property
+    def prefers_async(self) -> bool:
+        """Whether the request has the preference to be answered later (RFC 7240 4.1)."""
+        return _ASYNC.search(self.headers.get("prefer", "")) is not None
 
     def form(self) -> tuple[tuple[str, str], ...]:
         """Parse the body as form fields.  Raises Problem ``media_type`` or ``invalid``."""

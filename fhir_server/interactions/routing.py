@@ -10,6 +10,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import (
+    async_requests,
     bulk_export,
     closure,
     conditional_write,
@@ -17,6 +18,7 @@ from fhir_server.interactions import (
     meta_operations,
     patch,
     patient_match,
+    raw_binary,
     read,
     record_operations,
     search,
@@ -26,7 +28,7 @@ from fhir_server.interactions import (
     write,
     write_rights,
 )
-from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response
+from fhir_server.interactions.messages import ANY, JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response
 from fhir_server.interactions.operation_parameters import admit_reading
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
@@ -45,7 +47,7 @@ class Route:
     ``code``          the interaction's code in the CapabilityStatement
     ``shape``         the path's segments; those in braces vary
     ``read_handler``  for interactions that only read: handles them with a given View, also within a transaction
-    ``media``         the media type of the response; FHIR's JSON becomes XML for who prefers it
+    ``media``         the media type of the response; FHIR's JSON becomes XML for who prefers it; any: the handler decides
     ``batchable``     whether a batch can contain the request
     ``body``          what the request's body is; "": the interaction has none, and none is read; "question": nothing is written,
                       also if the request is in a batch
@@ -54,6 +56,7 @@ class Route:
                       whatever the body says
     ``typed``         which segment of the path names this type
     ``definition``    canonical URL of the OperationDefinition that the route implements
+    ``is_raw``        whether bodies may be of any media type; in a Bundle, the same path and method have another route
     """
 
     code: str
@@ -68,6 +71,7 @@ class Route:
     typed: int = 0
     conditional: bool = False
     definition: str = ""
+    is_raw: bool = False
 
 
 def _read_route(
@@ -79,12 +83,36 @@ def _read_route(
     admit: Admission | None = None,
     typed: int = 0,
     definition: str = "",
+    is_raw: bool = False,
 ) -> Route:
     async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
         expected = (request.path[0], request.path[1]) if code == "read" else None
         return await service.read_with_view(request, audit, lambda view: read_handler(view, request, service), expected)
 
-    return Route(code, method, shape, handle, read_handler, body=body, admit=admit, typed=typed, definition=definition)
+    media = ANY if is_raw else JSON
+    return Route(code, method, shape, handle, read_handler, media, True, body, admit, typed, definition=definition, is_raw=is_raw)
+
+
+async def _answer_later(request: Request, service: Service, audit: AuditContext) -> Response:
+    """The answer to a question that was asked with the preference to be answered later."""
+    return await async_requests.status(request, service, audit, _ask)
+
+
+async def _ask(request: Request, service: Service, audit: AuditContext) -> Response:
+    if not request.path and request.method == "POST":
+        from fhir_server.interactions import batch  # whose entries go through these routes
+
+        return await batch.process_bundle(request, service, audit)
+    route = match_route(request)
+    permissions = await service.authenticate(request, audit)
+    if route.admit is not None:
+        route.admit(permissions, request.path[route.typed])
+    return await route.handle(request, service, audit)
+
+
+def may_be_answered_later(route: Route) -> bool:
+    """Whether requests of this route may ask with ``Prefer: respond-async``: all that read more than one version."""
+    return route.read_handler is not None and route.code not in ("read", "vread")
 
 
 _COMPARTMENT = ("{compartment}", "{id}", "{member}")
@@ -98,6 +126,10 @@ _EXPORTS = (
 )
 
 ROUTES: tuple[Route, ...] = (
+    _read_route("read", "GET", ("Binary", "{id}"), raw_binary.read, is_raw=True),
+    _read_route("vread", "GET", ("Binary", "{id}", "_history", "{version}"), raw_binary.vread, is_raw=True),
+    Route("create", "POST", ("Binary",), raw_binary.create, body="resource", admit=write_rights.admit_create, is_raw=True),
+    Route("update", "PUT", ("Binary", "{id}"), raw_binary.update, body="resource", admit=write_rights.admit_update, is_raw=True),
     _read_route("read", "GET", ("{type}", "{id}"), read.read),
     _read_route("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
     _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), history.of_resource),
@@ -215,6 +247,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, media=PLAIN_JSON, batchable=False),
     Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, batchable=False),
+    Route("operation", "GET", ("$async-status", "{job}"), _answer_later, batchable=False),
+    Route("operation", "DELETE", ("$async-status", "{job}"), async_requests.cancel, batchable=False),
     Route("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, batchable=False),
 )
 
@@ -232,25 +266,44 @@ def _matches(shape: tuple[str, ...], path: tuple[str, ...]) -> bool:
     return not shape or (path[0] in catalog() if shape[0] == "{type}" else path[0] == shape[0])
 
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _BY_KEY: dict[tuple[int, str], list[Route]] = {}
 for _route in ROUTES:
     _BY_KEY.setdefault(_route_key(_route.shape), []).append(_route)
 
 
-def match_route(request: Request) -> Route:
-    """Return the route of a request.
+def _routes_of(path: tuple[str, ...]) -> list[Route]:
+    return [route for route in _BY_KEY.get(_route_key(path), ()) if _matches(route.shape, path)]
+
+
+def methods(path: tuple[str, ...]) -> str:
+    """The methods that a path takes, as in the header ``Allow`` (RFC 9110 10.2.1); "" for a path without a route."""
+    found = {route.method for route in _routes_of(path)} | ({"POST"} if not path else set())  # the base takes Bundles
+    if not found:
+        return ""
+    return ", ".join(name for name in _METHODS if name in found or name == "OPTIONS" or (name == "HEAD" and "GET" in found))
+
+
+def unsupported(request: Request, allowed: str = "") -> Problem:
+    """The Problem of a method that the request's path does not take, with those that it does."""
+    allow = (allowed or methods(request.path)).encode()
+    return Problem("method", f"This URL does not support {request.method}.", headers=((b"allow", allow),))
+
+
+def match_route(request: Request, *, in_bundle: bool = False) -> Route:
+    """Return the route of a request, or of an entry of a Bundle.
 
     Raises Problem ``not_found`` for a path without route, ``method`` for a method that the path does not support, and
     ``not_found`` or (for PUT and DELETE) ``invalid`` for a malformed id.
     """
     path = request.path
-    routes = [route for route in _BY_KEY.get(_route_key(path), ()) if _matches(route.shape, path)]
+    routes = _routes_of(path)
     if not routes:
         raise Problem("not_found", "The server has no resource or operation at this URL.")
     method = "GET" if request.method == "HEAD" else request.method
-    route = next((route for route in routes if route.method == method), None)
+    route = next((route for route in routes if route.method == method and not (in_bundle and route.is_raw)), None)
     if route is None:
-        raise Problem("method", f"This URL does not support {request.method}.")
+        raise unsupported(request)
     if "{id}" in route.shape and not ID.fullmatch(path[1]):
         if route.method in ("PUT", "DELETE"):
             raise Problem("invalid", "This is not a valid logical id.")

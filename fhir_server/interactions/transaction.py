@@ -92,7 +92,7 @@ async def _process_entry(
             patch_in = patch.conditional_patch_in if entry.is_conditional_change else patch.patch_in
             return await patch_in(context, entry.request, service, applies, drafts, bundle)
         case _:
-            route = match_route(entry.request)
+            route = match_route(entry.request, in_bundle=True)
             if route.read_handler is None:
                 raise Problem("invalid", "This request cannot be part of a transaction.")
             view = await service.view_in_transaction(context.view, context.tx)

@@ -12,9 +12,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
 
 # For responses that are not pages. If a browser opens one as a page, it can load, run and send nothing.
-_NOT_A_PAGE: Final = b"default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+NOT_A_PAGE: Final = b"default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
 _ALWAYS: Final[Headers] = (
-    (b"content-security-policy", _NOT_A_PAGE),
+    (b"content-security-policy", NOT_A_PAGE),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),  # does not affect CORS, which apps use

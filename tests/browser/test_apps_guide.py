@@ -27,12 +27,14 @@ def test_every_command_in_the_apps_guide_works(environment: dict[str, str], orig
     done = subprocess.run(["sh", "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answers = [answer.strip() for answer in done.stdout.split("\n%\n")]
-    assert len(answers) == len(BLOCKS) == 10
+    assert len(answers) == len(BLOCKS) == 12
     assert '"authorization_endpoint"' in answers[1] and '"CapabilityStatement"' in answers[1]
     assert json.loads(answers[3])["client_name"] == "Pressure log"
     assert '"active": true' in answers[6] or '"active":true' in answers[6]
     assert '"id":"child"' in answers[8] or '"id": "child"' in answers[8]
     assert json.loads(answers[9])["scope"] == "system/Patient.rs"
+    assert answers[10].endswith("%PDF-1.7 a letter") and '"contentType":"application/pdf"' in answers[10]
+    assert '"type":"batch-response"' in answers[11] and '"id":"child"' in answers[11]
 
 
 def test_limits_in_the_apps_guide_match_the_server() -> None:

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server import api, audit, budget
-from fhir_server.api import _pieces
-from fhir_server.interactions import batch, bundle_entries, everything
+from fhir_server import audit, budget, sending
+from fhir_server.interactions import batch, bundle_entries, everything, response_bundle
 from tests.served import Served, call
 
 ENTRIES = 120
@@ -73,7 +72,7 @@ def bundle(type: str) -> dict[str, Any]:
 STEPS: list[tuple[str, Any, str]] = [
     ("heads", bundle_entries, "head_of"),
     ("outlines", batch, "_outline"),
-    ("texts of the answer", batch, "_response_entry"),
+    ("texts of the answer", response_bundle, "_response_entry"),
 ]
 
 
@@ -105,7 +104,7 @@ def test_the_count_finds_a_loop_that_lets_nobody_go_on(served: Served, monkeypat
 
 
 def test_an_answer_of_many_parts_is_sent_in_pieces(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_PART", 10_000)
+    monkeypatch.setattr(sending, "_PART", 10_000)
     ticks, sent = Ticks(), Counter[int]()
     token = served.token()
 
@@ -135,10 +134,10 @@ def test_an_answer_of_many_parts_is_sent_in_pieces(served: Served, monkeypatch: 
 
 @pytest.mark.parametrize("sizes", [[], [0], [1, 2, 3], [5, 0, 5, 1], [25, 1, 9, 10, 11], [1] * 40, [100]])
 def test_pieces_are_the_whole_text(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_PART", 10)
+    monkeypatch.setattr(sending, "_PART", 10)
     parts = [bytes([number]) * size for number, size in enumerate(sizes)]
     whole, kept = b"".join(parts), list(parts)
-    pieces = list(_pieces(kept))
+    pieces = list(sending.pieces(kept))
     assert b"".join(pieces) == whole and not any(kept)
     assert all(len(piece) <= 10 for piece in pieces)
     assert len(pieces) <= 2 * len(whole) / 10 + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from base64 import b64encode
 
 from tests.noninterference.label_edges import CHAINS, EDGES, Edge, heir_row, source_row
 from tests.noninterference.label_graphs import DIRECTORY
@@ -52,7 +53,9 @@ class HiddenRows(SecretDraws):
                     "resourceType": "DocumentReference", "id": id, "status": "current", "type": coded("http://loinc.org", "11506-3"),
                     "subject": ref("Patient", p), "content": [{"attachment": {"title": self.r.word()}}], "extension": [release],
                 }  # fmt: skip
-                text = {"resourceType": "Binary", "contentType": "text/plain", "securityContext": ref("DocumentReference", id)}
+                data = b64encode(note["content"][0]["attachment"]["title"].encode()).decode()
+                context = ref("DocumentReference", id)
+                text = {"resourceType": "Binary", "contentType": "text/plain", "securityContext": context, "data": data}
                 return [note, text]
             case "own act on a hidden row":
                 id = self._id()

@@ -75,6 +75,12 @@ class AnyClass(frozenset[int]):
         return True
 
 
+def reroute(patch: Patch, change: Callable[[routing.Route], routing.Route | None]) -> None:
+    """Replace the routes for which ``change`` returns another one."""
+    for key, routes in list(routing._BY_KEY.items()):
+        patch.setitem(routing._BY_KEY, key, [change(route) or route for route in routes])
+
+
 def relook(patch: Patch, code: str, look: Any, name: str = "") -> None:
     """Replace the read handler of one interaction, or of the operation of this name, in the routing table."""
     for key, routes in routing._BY_KEY.items():

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access.view import View
-from fhir_server.interactions import bulk_export, bulk_export_job, routing
+from fhir_server.interactions import bulk_export, bulk_export_job
 from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import EVERYTHING
-from tests.noninterference.planted_leaks import Patch, leak, of_record, unlimited
+from tests.noninterference.planted_leaks import Patch, leak, of_record, reroute, unlimited
 
 
 def _of_record(look: Any) -> Any:
@@ -59,7 +59,4 @@ def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
         answer, rows = await bulk_export.status(request, service, audit), await service.read_with_view(request, audit, size)
         return Response(answer.status, answer.body, (*answer.headers, (b"x-progress", b"%d rows" % rows)))
 
-    for methods in routing._BY_KEY.values():
-        for method, row in list(methods.items()):
-            if row.shape[:1] == ("$export-status",) and method == "GET":
-                patch.setitem(methods, method, replace(row, handle=status))
+    reroute(patch, lambda row: replace(row, handle=status) if row.shape[:1] == ("$export-status",) and row.method == "GET" else None)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from fhir_server.search import index
 from tests.noninterference.case_generator import Case
-from tests.noninterference.operation_requests import OperationRequests
+from tests.noninterference.content_requests import ContentRequests
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
 from tests.noninterference.resource_factory import CODES, KINDS, LOINC
@@ -62,7 +62,7 @@ def _ways(type: str, types: tuple[str, ...]) -> Iterator[Way]:
                 yield Way(source, code, True)
 
 
-class Asker(OperationRequests):
+class Asker(ContentRequests):
     """Generates the requests for a case."""
 
     def __init__(self, case: Case, capability: Capability, seed: int) -> None:
@@ -94,6 +94,7 @@ class Asker(OperationRequests):
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
             (3, self.patch), (1, self.patch_entry), (2, self.in_xml), (4, self.validate), (6, self.terminology),
             (3, self.create_with_provenance), (5, self.type_history),
+            (2, self.content), (1, self.sent_content), (3, self.later),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
@@ -110,10 +111,12 @@ class Asker(OperationRequests):
         """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
         asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
         asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
+        asks += self.steady_content()
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += self.steady_histories()
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
+        asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 
     def _through_hidden_elements(self) -> list[Ask]:
@@ -351,6 +354,11 @@ class Asker(OperationRequests):
     def read(self) -> Ask:
         ask = Ask.get("read", self._name())
         return Ask(ask.kind, "HEAD", ask.path) if self._random.random() < 0.2 else ask
+
+    def later(self) -> Ask:
+        """A question to be answered later; the answer is fetched at once, and again after hidden writes."""
+        ask = self._pick(self.search, self.whole, self.history, self.everything, self.compartment, self.counted, self.chained)()
+        return replace(ask, kind="later", headers=(("prefer", "respond-async"),))
 
     def conditional_read(self) -> Ask:
         return Ask.get("conditional-read", self._name(), if_none_match=f'W/"{self._pick("1", "2", "3", "4")}"')

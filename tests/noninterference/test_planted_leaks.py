@@ -11,6 +11,7 @@ import pytest
 from tests.noninterference import (
     comparison,
     planted_leaks_export,
+    planted_leaks_formats,
     planted_leaks_history,
     planted_leaks_interactions,
     planted_leaks_labels,
@@ -29,7 +30,8 @@ from tests.noninterference.traces import TRACES, followed
 
 # Importing these modules fills LEAKS.
 assert (
-    planted_leaks_operations
+    planted_leaks_formats
+    and planted_leaks_operations
     and planted_leaks_history
     and planted_leaks_search
     and planted_leaks_interactions

@@ -279,6 +279,12 @@ class Writes:
         kind = self._pick("transaction", "batch")
         return Ask("patch-entry", "POST", "", "", (JSON_TYPE,), text_of({"resourceType": "Bundle", "type": kind, "entry": entries}))
 
+    def sent_content(self) -> Ask:
+        """Send the content of a new Binary, or of one with this id, in the context of a row that may be hidden."""
+        headers = (("content-type", "text/plain"), ("x-security-context", self._name()))
+        method, path = self._pick(("POST", "Binary"), ("PUT", f"Binary/{self._name().partition('/')[2]}"))
+        return Ask("sent-content", method, path, "", headers, b"content")
+
     def validate(self) -> Ask:
         """Ask what a write would say: of a resource that may refer to a hidden row, or about a hidden row."""
         row = self._draft()
