@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from fhir_server import app
 from fhir_server.clock import MAX_INSTANT
+from fhir_server.fhir_xml import to_json
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
 from fhir_server.settings import Settings
@@ -54,7 +55,9 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        """The value of the body, also of one in XML."""
+        is_xml = self.headers.get("content-type", "").startswith("application/fhir+xml")
+        return json.loads(to_json(self.body) if is_xml else self.body)
 
     def ids(self, type: str | None = None) -> list[str]:
         """The ids of a Bundle's resources, in order; only those of ``type`` if it is given."""

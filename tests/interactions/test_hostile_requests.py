@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server.fhir_xml import to_json
 from fhir_server.search import result_parameters
 from tests.interactions import hostile_requests
 from tests.interactions.hostile_changes import changes
@@ -48,6 +49,11 @@ def send(server: Served, request: Hostile, token: str) -> tuple[int, bytes]:
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
+def is_outcome(body: bytes) -> bool:
+    value = json.loads(to_json(body) if body[:1] == b"<" else body)
+    return bool(value["resourceType"] == "OperationOutcome")
+
+
 def attacked(server: Served, seed: int, count: int) -> tuple[Counter[int], list[str]]:
     """How often each status was answered, and what is wrong: a 5xx, an error without an OperationOutcome, a control that fails."""
     chance = Chance(seed)
@@ -64,7 +70,7 @@ def attacked(server: Served, seed: int, count: int) -> tuple[Counter[int], list[
         shown = f"{seed}/{number} {kind}: {request!r}"[:700]
         if status >= 500:
             wrong.append(f"{status} {shown}")
-        elif status >= 400 and request.method != "HEAD" and json.loads(body)["resourceType"] != "OperationOutcome":
+        elif status >= 400 and request.method != "HEAD" and not is_outcome(body):
             wrong.append(f"{status} without an OperationOutcome {shown}")
         if number % CONTROL == 0:
             for path, query in (("/Patient/adult", b""), ("/Observation", b"patient=adult&_count=1")):
