@@ -220,7 +220,7 @@ class Writes:
         if (fate := self._random.random()) < 0.3:
             return Ask("patch", "PATCH", name, "", (JSON_TYPE,), text_of(self._fhirpath_patch(type, [element])))
         if fate < 0.5:
-            return Ask("patch", "PATCH", name, "", (XML_PATCH_TYPE,), self._xml_patch(type, [element]))
+            return Ask("patch", "PATCH", name, "", (XML_PATCH_TYPE,), self._xml_patch(type, [element], value))
         place = f"/{element}"
         operations: list[dict[str, Any]] = self._pick(
             [{"op": "test", "path": place, "value": value}],
@@ -232,9 +232,10 @@ class Writes:
         header = ("content-type", "application/json-patch+json")
         return Ask("patch", "PATCH", name, "", (header,), json.dumps(operations).encode())
 
-    def _xml_patch(self, type: str, elements: list[str]) -> bytes:
-        """Select, and so test, add to, replace or remove an element, or an item of one."""
-        place = f"f:{type}/f:{self._pick(*elements)}" + self._pick("", "", "[1]", "[2]", "/*[1]", "/@value")
+    def _xml_patch(self, type: str, elements: list[str], value: Any = None) -> bytes:
+        """Select, and so test, add to, replace or remove an element, also by its value, or an item of one."""
+        by_value = f"[@value='{value}']" if isinstance(value, str) and value.isalnum() else ""
+        place = f"f:{type}/f:{self._pick(*elements)}" + self._pick(by_value, "", "[1]", "[2]", "/*[1]", "/@value")
         operation = self._pick(
             f'<remove sel="{place}"/>',
             f'<replace sel="{place}">zz</replace>',
