@@ -20,10 +20,11 @@ from fhir_server.bodies import BodyLimits, Receive, read_body
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
-from fhir_server.interactions import batch
 from fhir_server.interactions.accept import require_acceptable
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query
 from fhir_server.interactions.patch import ACCEPT_PATCH
+from fhir_server.interactions.public_documents import Document
+from fhir_server.interactions.registry import BUNDLE
 from fhir_server.interactions.routing import Route, match_route
 from fhir_server.interactions.service import Service
 from fhir_server.memory import WorkingMemory
@@ -67,7 +68,6 @@ _PREFLIGHT = (
 _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 429: ((b"retry-after", b"60"),)}
 
 _LARGEST_INDENTED = 1024 * 1024
-_BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
 
 
 class RequestLimits(NamedTuple):
@@ -95,7 +95,7 @@ class FhirApi:
         clock: Clock,
         audit_log: AuditLog,
         limits: RequestLimits,
-        documents: dict[tuple[str, ...], Callable[[], Response]],
+        documents: dict[tuple[str, ...], Document],
         smart: SmartContext | None = None,
     ) -> None:
         self._service = service
@@ -114,8 +114,8 @@ class FhirApi:
         """Build the documents and the tables of all types, so that the first request for one does not wait."""
         for type in catalog():
             definitions.search_parameters(type)
-        for document in self._documents.values():
-            document()
+        for path, document in self._documents.items():
+            document(Request("GET", path, (), {}, b"", self._clock()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         line = self._turns.line(self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0])
@@ -162,7 +162,7 @@ class FhirApi:
             response = await self._in_turn(work, line, spending)
             if response.stream is not None:
                 response.stream = self._in_turns(response.stream, line)
-            headers = (*response.headers, *_COMMON)
+            headers = _with_common(response.headers)
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
             headers = _error_headers(problem)
@@ -247,7 +247,7 @@ class FhirApi:
         if "dpop" in request.headers and document is None:
             request.proven = await self._proven(request, sent_path)
         is_bundle = not request.path and request.method not in ("GET", "HEAD")
-        route = _BUNDLE if is_bundle or document is not None else match_route(request)
+        route = BUNDLE if is_bundle or document is not None else match_route(request)
         try:
             request.query = parse_query(query)
         except Problem:
@@ -255,7 +255,7 @@ class FhirApi:
                 await self._service.authenticate(request, audit)
             raise
         if document is not None:
-            return document()
+            return _indented(request, document(request))
         require_acceptable(request, route.media)
         if route.method != ("GET" if request.method == "HEAD" else request.method):
             raise Problem("method", f"This URL does not support {request.method}.")
@@ -292,6 +292,12 @@ class FhirApi:
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
+
+
+def _with_common(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of a response, and those of all responses that it does not have itself."""
+    own = {name for name, _ in headers} & {b"cache-control"}
+    return (*headers, *(pair for pair in _COMMON if pair[0] not in own)) if own else (*headers, *_COMMON)
 
 
 def _indented(request: Request, response: Response) -> Response:
