@@ -20,7 +20,7 @@ from pathlib import Path
 from build_definitions import MEMBER, Json, download
 
 OUT = Path(__file__).parents[1] / "fhir_server" / "resources" / "r4" / "hl7.fhir.r4.core.tar.xz"
-KINDS = ("OperationDefinition", "CompartmentDefinition", "SearchParameter", "CodeSystem", "ValueSet", "ConceptMap", "StructureDefinition")
+KINDS = ("OperationDefinition", "CompartmentDefinition", "SearchParameter", "StructureDefinition")
 
 
 def main() -> None:
