@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
-
-import msgspec
 
 from fhir_server import budget
 from fhir_server.access.permissions import Permissions
@@ -20,7 +19,8 @@ from fhir_server.bodies import BodyLimits, Receive, read_body
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.errors import Problem
-from fhir_server.interactions.accept import require_acceptable
+from fhir_server.interactions.accept import format_of_errors, require_acceptable
+from fhir_server.interactions.formats import Formats, is_xml
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query
 from fhir_server.interactions.patch import ACCEPT_PATCH
 from fhir_server.interactions.public_documents import Document
@@ -67,8 +67,6 @@ _PREFLIGHT = (
 # additional headers of error responses, by status
 _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 429: ((b"retry-after", b"60"),)}
 
-_LARGEST_INDENTED = 1024 * 1024
-
 
 class RequestLimits(NamedTuple):
     """The largest bodies of requests, what each request may spend, how many of one client are served at a time, and the bytes that all
@@ -104,6 +102,7 @@ class FhirApi:
         self._limits = limits
         self._documents = documents
         self._smart = smart
+        self._formats = Formats(service.parser)
         self._memory = WorkingMemory(limits.memory)
         self._free_memory = FreeMemory()
         self._turns = Turns(limits.client_requests, self._memory)
@@ -164,18 +163,32 @@ class FhirApi:
                 response.stream = self._in_turns(response.stream, line)
             headers = _with_common(response.headers)
         except Problem as problem:
-            response = Response(problem.status, problem.outcome())
-            headers = _error_headers(problem)
+            response = await self._error(problem, request, scope)
+            headers = response.headers
             problem.let_go()
         except Exception:
             _log.exception("A request failed.")
-            response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
-            headers = ((b"content-type", JSON), *_COMMON)
+            fault = Problem("fault", "The server failed to answer; the failure has been logged.")
+            response = Response(500, fault.outcome(), _error_headers(fault))
+            headers = response.headers
         if audit.permissions is not None:
             self._clients.put(_authorization(scope), _client_of(audit.permissions))
             await self._use.note(audit.permissions.principal.session, self._clock())
         answer = Response(response.status, response.body, headers, response.stream, response.parts)
         return answer if request is None else await self._record(request, audit, answer, line)
+
+    async def _error(self, problem: Problem, request: Request | None, scope: Scope | None = None) -> Response:
+        """The OperationOutcome of a problem, in the format that the client prefers."""
+        response = Response(problem.status, problem.outcome(), _error_headers(problem))
+        if request is None:
+            return response
+        if not request.query and scope is not None:  # refused before it was read
+            with suppress(Problem):
+                request.query = parse_query(scope["query_string"])
+        try:
+            return await self._formats.answer(request, response, format_of_errors(request))
+        except Problem:
+            return response
 
     async def _record(self, request: Request, audit: AuditContext, response: Response, line: Line) -> Response:
         """Record the request, unless its line was stored with its write.  Returns 503 in place of a response that cannot be recorded.
@@ -191,7 +204,7 @@ class FhirApi:
             # The line of a large Bundle is built in turns, too; it has no budget, because there is no answer without it.
             await (budget.metered(recording, Budget(BudgetLimits(), line.go_on)) if audit.entries else recording)
         except Problem as problem:
-            return Response(problem.status, problem.outcome(), _error_headers(problem))
+            return await self._error(problem, request)
         if response.stream is not None:
             audit.shown.clear()
             response.stream = self._recorded_parts(request, audit, response.status, response.stream)
@@ -255,13 +268,14 @@ class FhirApi:
                 await self._service.authenticate(request, audit)
             raise
         if document is not None:
-            return _indented(request, document(request))
-        require_acceptable(request, route.media)
+            found = document(request)
+            return found if found.status == 304 else await self._formats.document(request, found, format_of_errors(request))
+        media = require_acceptable(request, route.media)
         if route.method != ("GET" if request.method == "HEAD" else request.method):
             raise Problem("method", f"This URL does not support {request.method}.")
         if route.body:
             await self._admit(request, route, receive, audit)
-        return _indented(request, await route.handle(request, self._service, audit))
+        return await self._formats.answer(request, await route.handle(request, self._service, audit), media)
 
     async def _proven(self, request: Request, sent_path: str) -> str:
         """The key that the request's proof was signed with (RFC 9449 7); "" for a request that uses no token with it.
@@ -289,6 +303,8 @@ class FhirApi:
         spending = budget.current()
         assert spending is not None
         request.body, was_complete = await read_body(receive, request.headers, limit, spending)
+        if route.body != "form" and is_xml(request):
+            was_complete &= await self._formats.take_xml(request)
         audit.just_admitted = was_complete
         if not was_complete:
             request.now = self._clock()
@@ -298,16 +314,6 @@ def _with_common(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes,
     """The headers of a response, and those of all responses that it does not have itself."""
     own = {name for name, _ in headers} & {b"cache-control"}
     return (*headers, *(pair for pair in _COMMON if pair[0] not in own)) if own else (*headers, *_COMMON)
-
-
-def _indented(request: Request, response: Response) -> Response:
-    """The response as the request's ``_pretty`` asks for (http://hl7.org/fhir/R4/http.html#pretty); large ones stay as they are."""
-    size = len(response.body) + sum(map(len, response.parts))
-    is_json = (b"content-type", JSON) in response.headers and size
-    if ("_pretty", "true") not in request.query or response.stream or size > _LARGEST_INDENTED or not is_json:
-        return response
-    text = b"".join((response.body, *response.parts))
-    return msgspec.structs.replace(response, body=msgspec.json.format(text, indent=2), parts=[])
 
 
 def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:

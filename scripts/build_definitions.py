@@ -83,15 +83,15 @@ def build(package: Path) -> bytes:
 
 
 def _packed(parts: Json) -> bytes:
-    members = {name: _member(value) for name, value in parts.items()}
+    members = {name: packed_member(value) for name, value in parts.items()}
     index, at = {}, 0
     for name, member in members.items():
         index[name] = [at, len(member)]
         at += len(member)
-    return _member(index) + b"".join(members.values())
+    return packed_member(index) + b"".join(members.values())
 
 
-def _member(value: Any) -> bytes:
+def packed_member(value: Any) -> bytes:
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     return gzip.compress(text, compresslevel=9, mtime=0)
 

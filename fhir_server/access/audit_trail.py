@@ -112,6 +112,7 @@ class AuditTrail:
         ``forbidden`` without a search scope, and ``invalid`` if the caller may not ask ``where`` or ``sort``.
         """
         view.permissions.require(TYPE, "s")
+        where = await view.with_codes(where)
         require_answerable(TYPE, where, sort)
         audience = _audience(view.permissions)
         if audience is None:

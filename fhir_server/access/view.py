@@ -7,7 +7,7 @@ references to hidden rows, and with the version number and time that follow from
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile, zip_longest
 from typing import NamedTuple
 
@@ -16,15 +16,18 @@ import msgspec
 from fhir_server import budget, jsontext
 from fhir_server.access import version_numbers, versions
 from fhir_server.access.permissions import Permissions, types_seen_through
+from fhir_server.access.stored_terminology import codes_of, terminology_of
 from fhir_server.access.version_numbers import Sight
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.errors import Problem
-from fhir_server.search import hidden_references, match, steps
+from fhir_server.search import code_sets, hidden_references, match, steps
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter, IdIs
-from fhir_server.search.rows import Position, SearchableRow, SortKey
+from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
+from fhir_server.smart.core.scopes import INTERACTIONS
 from fhir_server.store import Row, Snapshot
 from fhir_server.store.logs import AUDIT_LOG
+from fhir_server.terminology.sources import Terminology
 
 
 class VisibleVersion(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ class VisibleHistoryPage(NamedTuple):
     total: int | None
 
 
+_INDEXED = 200  # bytes that the index entries of a row take, about
 _NUMBER = re.compile("[1-9][0-9]{0,9}")
 
 ShownRow = tuple[tuple[str, ...], str, str]
@@ -176,6 +180,34 @@ class View:
         page = await self._snapshot.find(type, where, self._visibility(type, "r"), limit=limit, after=after)
         return VisiblePage(await self._visible_versions(page.rows), page.next)
 
+    async def index_entries(
+        self, type: str, where: Filter, params: Collection[tuple[str, str]], limit: int, interactions: str = "s"
+    ) -> tuple[RowEntries, ...]:
+        """The visible index entries of ``params``, (code, kind), of at most ``limit`` visible rows that match ``where``, in no order.
+
+        Reads no bodies.  It needs a scope for one of ``interactions``.  Raises Problem as :meth:`find` does.
+        """
+        if not any(self.permissions.scopes(type, one) for one in INTERACTIONS if one in interactions):
+            self.permissions.require(type, "s")
+        where = await self._require_answerable(type, where)
+        await self._look_up_referred(type, _ids_in(where))
+        found = await self._snapshot.entries_of(type, where, self._visibility(type, interactions), params, limit)
+        if (spending := budget.current()) is not None:
+            spending.take(0, _INDEXED * len(found))
+        return found
+
+    async def in_order(self, type: str, ids: Sequence[str]) -> list[VisibleVersion]:
+        """The visible rows with these ids, in their order, under a scope to read or to search."""
+        by_id = {version.id: version for version in await self.find_included(type, IdIs(frozenset(ids)), len(ids))}
+        return [by_id[id] for id in ids if id in by_id]
+
+    async def peek(self, type: str, where: Filter, limit: int) -> list[VisibleVersion]:
+        """As :meth:`find_included`, of rows that the answer does not give out: ``shown`` does not list them."""
+        given = len(self.shown)
+        found = await self.find_included(type, where, limit)
+        del self.shown[given:]
+        return found
+
     async def find_included(self, type: str, where: Filter, limit: int) -> list[VisibleVersion]:
         """Rows of ``type`` that a search includes; none if no scope covers the type."""
         if not self.permissions.scopes(type, "r") and not self.permissions.scopes(type, "s"):
@@ -192,12 +224,12 @@ class View:
         found = await self._find_version(type, id, version, "rs")
         return found if found is not None and found.interaction != "delete" else None
 
-    async def types_of_unfiltered(self, patient: str) -> frozenset[str]:
-        """The types of which this patient has rows, visible or not.
+    async def types_of_unfiltered(self, *patients: str) -> frozenset[str]:
+        """The types of which these patients have rows, visible or not.
 
         It looks past visibility: use it only to skip queries that cannot match, never for an answer.
         """
-        return await self._snapshot.types_of_unfiltered(frozenset({patient}))
+        return await self._snapshot.types_of_unfiltered(frozenset(patients))
 
     async def visible_targets(self, targets: Iterable[str]) -> frozenset[str]:
         """Those of these ``Type/id`` that are visible."""
@@ -211,11 +243,24 @@ class View:
         """Lines of the audit log, newest first: for :mod:`~fhir_server.access.audit_trail` alone, which decides what the caller sees."""
         return await self._snapshot.log_lines_unfiltered(AUDIT_LOG, key, before=before, limit=limit)
 
+    @property
+    def terminology(self) -> Terminology:
+        """The code systems, value sets and concept maps that the caller sees: the stored ones first."""
+        return terminology_of(self.find_included)
+
+    async def with_codes(self, where: Filter) -> Filter:
+        """The condition in which the codes of the value sets, and those above and below codes, are put in.
+
+        Raises Problem ``invalid`` for what is not known or not loaded, and for too many codes.
+        """
+        return await code_sets.with_codes(where, lambda question: codes_of(question, self.terminology))
+
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition, in which references and steps lead to visible rows only.
 
         Raises Problem ``invalid`` if the caller may not ask it, ``forbidden`` if no search scope covers the type of a step.
         """
+        where = await self.with_codes(where)
         if not self.permissions.sees_everything:
             hidden_references.require_answerable(type, where, sort)
             patients = {f"Patient/{patient}" for patient in self.permissions.patients or ()}

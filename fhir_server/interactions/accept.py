@@ -1,4 +1,7 @@
-"""Content negotiation: whether a client takes what the server can return (RFC 9110, section 12.5.1; http://hl7.org/fhir/R4/http.html#mime-type)."""
+"""Content negotiation: which of the formats that a response can have the client prefers.
+
+RFC 9110, section 12.5.1; http://hl7.org/fhir/R4/http.html#mime-type.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,53 @@ from functools import lru_cache
 from typing import Final
 
 from fhir_server.errors import Problem
-from fhir_server.interactions.messages import JSON, NDJSON, Request
+from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, XML, XML_TYPES, Request, media_type
 
 # What clients call a format, also in ``_format`` and before R4.
 _NAMES: Final = {
     JSON: ("application/fhir+json", "application/json", "text/json", "application/json+fhir", "json"),
+    XML: ("application/fhir+xml", "application/xml+fhir", "xml", "application/xml", "text/xml"),
     NDJSON: ("application/fhir+ndjson", "application/ndjson", "ndjson"),
+    PLAIN_JSON: ("application/json", "application/fhir+json", "text/json", "application/json+fhir", "json"),
 }
+_OFFERED: Final = {JSON: (JSON, XML)}  # what is FHIR's JSON is XML for who prefers it
+# A browser takes any XML rather than JSON, but it shows pages; who wants FHIR's XML in one says so with ``_format``.
+_PAGE: Final = "text/html"
+_GENERIC_XML: Final = ("application/xml", "text/xml")
 
 
-def require_acceptable(request: Request, media: bytes = JSON) -> None:
-    """Require that ``_format``, or else the Accept header, allows ``media``.  Raises Problem ``not_acceptable``."""
-    accepted = ",".join(value for name, value in request.query if name == "_format") or request.headers.get("accept", "")
-    if not is_acceptable(accepted, media):
-        raise Problem("not_acceptable", f"The response is available only as {media.decode().partition(';')[0]}.")
+def require_acceptable(request: Request, media: bytes = JSON) -> bytes:
+    """The format of the answer, by ``_format``, or else by the Accept header: ``media``, or XML in place of FHIR's JSON.
+
+    Without both, the answer to a body in XML is XML.  Raises Problem ``not_acceptable``.
+    """
+    offered = _OFFERED.get(media, (media,))
+    if (found := preferred(_accepted(request), offered)) is None:
+        names = " or ".join(one.decode().partition(";")[0] for one in offered)
+        raise Problem("not_acceptable", f"The response is available only as {names}.")
+    return found
+
+
+def format_of_errors(request: Request) -> bytes:
+    """The format of an OperationOutcome for this request: JSON if the client takes none of the formats."""
+    return preferred(_accepted(request), _OFFERED[JSON]) or JSON
+
+
+def _accepted(request: Request) -> str:
+    if formats := ",".join(value for name, value in request.query if name == "_format"):
+        return formats
+    if accept := request.headers.get("accept", ""):
+        return accept
+    sent = media_type(request.headers.get("content-type", ""))
+    return f"{sent}, */*;q=0.5" if sent in XML_TYPES else ""
 
 
 @lru_cache(256)
-def is_acceptable(accepted: str, media: bytes) -> bool:
-    """Whether a list of media ranges admits ``media``: the most specific range that names it decides.  An empty list admits all."""
+def preferred(accepted: str, offered: tuple[bytes, ...]) -> bytes | None:
+    """Which of the offered formats a list of media ranges prefers, the first among equals; None if it admits none.
+
+    The most specific range that names a format decides about it.  An empty list admits all.
+    """
     qualities: dict[str, float] = {}
     for item in accepted.split(","):
         name, *parameters = item.split(";")
@@ -33,12 +64,24 @@ def is_acceptable(accepted: str, media: bytes) -> bool:
         if range_:
             qualities[range_] = max(_quality(parameters), qualities.get(range_, 0.0))
     if not qualities:
-        return True
+        return offered[0]
+    if _PAGE in qualities and (found := _best({name: q for name, q in qualities.items() if name not in _GENERIC_XML}, offered)):
+        return found
+    return _best(qualities, offered)
+
+
+def _best(qualities: dict[str, float], offered: tuple[bytes, ...]) -> bytes | None:
+    best = max(offered, key=lambda media: _quality_of(media, qualities))  # the first of equal ones
+    return best if _quality_of(best, qualities) > 0 else None
+
+
+def _quality_of(media: bytes, qualities: dict[str, float]) -> float:
     names = _NAMES[media]
-    if any(qualities.get(name, 0.0) > 0 for name in names):
-        return True
+    named = max(qualities.get(name, 0.0) for name in names)
+    if named > 0:
+        return named
     ranges = (names[0], "application/*", "*/*")
-    return next((qualities[range_] > 0 for range_ in ranges if range_ in qualities), False)
+    return next((qualities[range_] for range_ in ranges if range_ in qualities), 0.0)
 
 
 def _quality(parameters: list[str]) -> float:

@@ -98,7 +98,7 @@ async def _process_batch_request(
     if request.method in ("POST", "PUT"):
         request = msgspec.structs.replace(request, body=await body_of(value, text, index, service, links))
     elif request.method == "PATCH":
-        request = with_patch(request, await body_of(value, text, index, service, links), value.get("fullUrl", ""), links)
+        request = await with_patch(request, await body_of(value, text, index, service, links), value.get("fullUrl", ""), links, service)
     return as_asked(request, await head.route.handle(request, service, audit))
 
 

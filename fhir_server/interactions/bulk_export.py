@@ -11,14 +11,17 @@ import re
 from collections.abc import AsyncIterator
 from functools import partial
 
+from fhir_server import budget
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.clock import http_date, instant_text
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import bulk_export_job, bulk_export_request
 from fhir_server.interactions.bulk_export_job import Job
 from fhir_server.interactions.bulk_export_request import ExportRequest
-from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response, format_query
+from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response, format_query
 from fhir_server.interactions.service import Service
+from fhir_server.interactions.subset import Shape, subset
+from fhir_server.search.result_parameters import ResultParameters
 
 _ACCEPTED = outcome((Issue("informational", "The export has been accepted.", severity="information"),))
 
@@ -68,7 +71,7 @@ async def status(request: Request, service: Service, audit: AuditContext) -> Res
         "output": [{"type": type, "url": f"{service.base}/$export-file/{id}/{type}.ndjson"} for type in files],
         "error": [],
     }
-    headers = ((b"content-type", b"application/json"), (b"expires", http_date(job.expires).encode()))
+    headers = ((b"content-type", PLAIN_JSON), (b"expires", http_date(job.expires).encode()))
     return Response(200, json.dumps(manifest, separators=(",", ":")).encode(), headers)
 
 
@@ -82,11 +85,13 @@ async def file(request: Request, service: Service, audit: AuditContext) -> Respo
     """The resources of one type, one per line.  Permissions are checked again for each part that is sent."""
     id, name = request.path[1:]
     job = await _find_own_job(request, service, audit)
-    parts = bulk_export_job.contents(service, request, audit, id, job, name.removesuffix(".ndjson"))
+    type = name.removesuffix(".ndjson")
+    parts = bulk_export_job.contents(service, request, audit, id, job, type)
     first = await _first(parts)
     if not first:
         raise Problem("not_found", "There is no such export file.")
-    return Response(200, headers=((b"content-type", NDJSON),), stream=_lines(first, parts))
+    shape = ResultParameters((), elements=job.export_request.elements_of(type))
+    return Response(200, headers=((b"content-type", NDJSON),), stream=_lines(first, parts, shape))
 
 
 async def _find_own_job(request: Request, service: Service, audit: AuditContext) -> Job:
@@ -104,7 +109,11 @@ async def _first(parts: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVers
     return await anext(parts, [])
 
 
-async def _lines(first: list[VisibleVersion], rest: AsyncIterator[list[VisibleVersion]]) -> AsyncIterator[bytes]:
-    yield b"".join([version.body + b"\n" for version in first])
+async def _lines(first: list[VisibleVersion], rest: AsyncIterator[list[VisibleVersion]], shape: Shape) -> AsyncIterator[bytes]:
+    yield await _text(first, shape)
     async for versions in rest:
-        yield b"".join([version.body + b"\n" for version in versions])
+        yield await _text(versions, shape)
+
+
+async def _text(versions: list[VisibleVersion], shape: Shape) -> bytes:
+    return b"".join(await budget.each(lambda version: subset(version.body, shape) + b"\n", versions))

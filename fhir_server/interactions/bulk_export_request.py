@@ -24,7 +24,12 @@ from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatie
 
 Level = Literal["system", "patient", "group"]
 _FORMATS = frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson"})
-_PARAMETERS = frozenset({"_outputFormat", "_since", "_type", "_typeFilter", "patient", "_format", "_pretty"})
+_PARAMETERS = frozenset({"_outputFormat", "_since", "_type", "_typeFilter", "_elements", "patient", "_format", "_pretty"})
+_ELEMENT = re.compile("[A-Za-z]{1,64}")
+_UNSERVED = {
+    "includeAssociatedData": "Provenances are exported as any other type: ask for them with _type.",
+    "organizeOutputBy": "Files are made by type alone.",
+}
 # A comma within a search is escaped or encoded.  A comma before another type separates two searches.
 _SEPARATOR = re.compile(r",(?=[A-Z][A-Za-z]+\?)")
 
@@ -37,6 +42,7 @@ class ExportRequest(msgspec.Struct, frozen=True):
     ``types``     the _type parameter; empty: all types of the level that a scope covers
     ``patients``  ids of the patients to export; None: all
     ``searches``  query strings by type (_typeFilter); a resource must match one of them
+    ``elements``  names of elements by type, "" for all types (_elements)
     """
 
     level: Level
@@ -45,6 +51,11 @@ class ExportRequest(msgspec.Struct, frozen=True):
     types: tuple[str, ...] = ()
     patients: tuple[str, ...] | None = None
     searches: dict[str, tuple[str, ...]] = {}
+    elements: dict[str, tuple[str, ...]] = {}
+
+    def elements_of(self, type: str) -> tuple[str, ...]:
+        """The elements of this type to which its resources are reduced; none: they are whole."""
+        return (*self.elements.get("", ()), *self.elements.get(type, ()))
 
     def type_names(self, view: View) -> tuple[str, ...]:
         """The types to export: the requested ones, or those of the level that a scope covers.
@@ -66,7 +77,7 @@ class ExportRequest(msgspec.Struct, frozen=True):
         filters: list[Filter] = []
         if catalog()[type].subjects:
             if self.level == "group":
-                filters.append(OfPatient(await _member_patients(view, self.group, zone)))
+                filters.append(OfPatient(await member_patients(view, self.group, zone)))
             if self.patients is not None:
                 filters.append(OfPatient(frozenset(self.patients)))
         if self.since:
@@ -85,7 +96,7 @@ def parse(request: Request, base: str) -> ExportRequest:
     pairs = (*request.query, *(parameters_in(request) if request.method == "POST" else ()))
     unknown = sorted({name for name, _ in pairs} - _PARAMETERS)
     if unknown and request.preference("handling", "strict") != "lenient":
-        raise Problem("invalid", f"$export does not support the parameter {unknown[0]}.")
+        raise Problem("invalid", f"$export does not support the parameter {unknown[0]}. {_UNSERVED.get(unknown[0], '')}".rstrip())
     for name, value in pairs:
         if name == "_outputFormat" and value.replace(" ", "+") not in _FORMATS:
             raise Problem("invalid", "_outputFormat must be application/fhir+ndjson.")
@@ -94,7 +105,9 @@ def parse(request: Request, base: str) -> ExportRequest:
     _require_types(types)
     patients = _patients(pairs, base) if level != "system" else None
     since = _values(pairs, "_since")
-    return ExportRequest(level, request.path[1] if level == "group" else "", since[-1] if since else "", types, patients, _searches(pairs))
+    return ExportRequest(
+        level, request.path[1] if level == "group" else "", since[-1] if since else "", types, patients, _searches(pairs), _elements(pairs)
+    )
 
 
 def _values(pairs: Sequence[tuple[str, str]], name: str) -> list[str]:
@@ -130,7 +143,18 @@ def _searches(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     return searches
 
 
-async def _member_patients(view: View, group: str, zone: ZoneInfo) -> frozenset[str]:
+def _elements(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """The elements that are asked for, by type.  Raises Problem ``invalid``."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in [name.strip() for value in _values(pairs, "_elements") for name in value.split(",")]:
+        type, dot, element = name.rpartition(".")
+        if not _ELEMENT.fullmatch(element) or (dot and type not in catalog()):
+            raise Problem("invalid", f"_elements has names such as id or Patient.birthDate, not {name[:80]!r}.")
+        found[type] = (*found.get(type, ()), element)
+    return found
+
+
+async def member_patients(view: View, group: str, zone: ZoneInfo) -> frozenset[str]:
     """The ids of the Patients who are members of a visible Group now: not inactive, and in the period of their membership."""
     members = jsontext.parse((await view.read("Group", group)).body).get("member", [])
     present = [member for member in members if not member.get("inactive", False) and _is_now(member, view.now, zone)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +16,15 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import patch
 from fhir_server.interactions.bundle_references import BundleEntry, with_entry_index
 from fhir_server.interactions.bundle_request import entry_request, route_of
-from fhir_server.interactions.messages import Request
+from fhir_server.interactions.messages import XML_TYPES, Request
 from fhir_server.interactions.routing import Route
 from fhir_server.interactions.service import Service
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.server_base import server_base
 from fhir_server.writing.references import has_readable_references
+
+_LINK_ELEMENT = re.compile(r"""(<(?:[\w.\-]+:)?reference\b[^<>]*?\bvalue\s*=\s*["'])([^"'<>]*)(["'])""")
+_OPERATION_ON_LINK = re.compile(r"""(<[^<>]*\bsel\s*=\s*["'][^"'<>]*reference(?:/@value)?["'][^<>]*>)([^<>]*)(<)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ async def parse_entry(value: Any, text: bytes, index: int, request: Request, ser
     new = (links.target(full_url) or "").partition("/")[2] if full_url else ""
     if request.method == "PATCH":
         try:
-            request = with_patch(request, body, full_url, links)
+            request = await with_patch(request, body, full_url, links, service)
             await patch.require_valid(request.headers["content-type"], request.body, service)
             patch.read(request.headers["content-type"], request.body, request.path[0])
         except Problem as problem:
@@ -110,11 +115,15 @@ async def body_of(value: Any, text: bytes, index: int, service: Service, links: 
         raise with_entry_index(problem, index) from None
 
 
-def with_patch(request: Request, body: bytes, full_url: str, links: BundleLinks) -> Request:
+async def with_patch(request: Request, body: bytes, full_url: str, links: BundleLinks, service: Service) -> Request:
     """The request of an entry with the patch in its resource as body, with its links resolved.  Raises Problem ``invalid``."""
     content_type, text = patch.of_entry(jsontext.parse(body), body)
     if content_type == patch.JSON_PATCH:
         text = _with_links(text, full_url, links)
+    elif content_type == patch.XML_PATCH:
+        text = _with_links_in_xml(text, full_url, links)
+    elif content_type in XML_TYPES:
+        content_type, text = patch.FHIR_JSON, links.rewrite(await service.parser.from_xml(text), full_url)
     return msgspec.structs.replace(request, headers={**request.headers, "content-type": content_type}, body=text)
 
 
@@ -131,3 +140,17 @@ def _with_links(text: bytes, full_url: str, links: BundleLinks) -> bytes:
         if isinstance(link, str) and (new := links.resolve(link, full_url)) is not None:
             changed[number, "value"] = json.dumps(new, ensure_ascii=False).encode()
     return jsontext.replace_values(links.rewrite(text, full_url), changed)
+
+
+def _with_links_in_xml(text: bytes, full_url: str, links: BundleLinks) -> bytes:
+    """An XML Patch with its references resolved: those in elements, and those that are the text of an operation on one."""
+
+    def resolved(match: re.Match[str]) -> str:
+        new = links.resolve(html.unescape(match[2]).strip(), full_url)
+        return match[0] if new is None else f"{match[1]}{html.escape(new)}{match[3]}"
+
+    try:
+        found = text.decode()
+    except UnicodeDecodeError:
+        raise Problem("invalid", "An XML Patch is in UTF-8.") from None
+    return _OPERATION_ON_LINK.sub(resolved, _LINK_ELEMENT.sub(resolved, found)).encode()

@@ -53,7 +53,7 @@ def capability_statement(
         "software": {"name": "fhir-server", "version": fhir_server.__version__},
         "implementation": {"description": "Patient-facing record", "url": base},
         "fhirVersion": "4.0.1",
-        "format": ["application/fhir+json", "json"],
+        "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
         "patchFormat": list(FORMATS),
         "rest": [
             {

@@ -1,33 +1,39 @@
-"""``Patient/{id}/$everything`` by GET and POST (http://hl7.org/fhir/R4/operation-patient-everything.html).
+"""``$everything`` of a Patient, an Encounter, a Group, and of the caller's own patients (``Patient/$everything``), by GET and POST.
 
+See http://hl7.org/fhir/R4/operation-patient-everything.html, operation-encounter-everything.html and operation-group-everything.html.
 Reads the record type by type in the caller's View.  A page link contains the type and the position in it at which the next
 page begins.  A resource belongs to the record by its deciding subject, so no reference leads into another person's record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from fhir_server import budget
+from fhir_server import budget, jsontext
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, paged_parameters, preconditions
+from fhir_server.interactions.bulk_export_request import member_patients
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.parameters_body import parameters_in
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import SHAPING, shape_of, subset
 from fhir_server.interactions.type_pages import read_page
 from fhir_server.resources import catalog, definitions
+from fhir_server.resources.elements import target_of
 from fhir_server.resources.references import versioned_target
 from fhir_server.search import query
+from fhir_server.search.criteria import refers
 from fhir_server.search.filters import AllOf, AnyOf, Filter, IdIs, OfPatient
 from fhir_server.search.limits import require_searchable
 from fhir_server.search.result_parameters import MAX_COUNT
 from fhir_server.search.rows import Position
 from fhir_server.writing.references import references
 
-_PARAMETERS = frozenset({"start", "end", "_since", "_type", "_count", "_elements", "_summary", "_page", "_format", "_pretty"})
+_CARE_PERIOD = frozenset({"start", "end"})
+_PARAMETERS = frozenset({"_since", "_type", "_count", "_elements", "_summary", "_page", "_format", "_pretty"})
 # Search parameters for the date of care, most preferred first.
 _CARE_DATES = (
     "date",
@@ -44,30 +50,38 @@ _CARE_DATES = (
 )
 
 
+class _Record(NamedTuple):
+    """What is asked for: the type that comes first, all types, and the condition on those of a type."""
+
+    first: str
+    types: frozenset[str]
+    within: Callable[[str], Filter]
+
+
 async def everything(view: View, request: Request, service: Service) -> Response:
-    """A searchset of the patient, the patient's record, and the shared resources (practitioners, medications) it refers to.
+    """A searchset of the record that the path names, and of the shared resources (practitioners, medications) to which it refers.
 
     Raises Problem ``forbidden``, ``not_found``, ``gone`` or ``invalid``.
     """
-    type, id = request.path[:2]
-    view.permissions.require("Patient", "r")
+    admit(view.permissions, request.path[0])
     preconditions.require_only(request)
     pairs = (*request.query, *parameters_in(request)) if request.method == "POST" else request.query
     require_searchable(pairs)
     shape = shape_of([pair for pair in pairs if pair[0] in SHAPING])
-    await view.read(type, id)
-    parameters = paged_parameters.read(view, request, service, pairs, _PARAMETERS, MAX_COUNT, least=1)
+    record = await _record(view, request.path, service)
+    known = _PARAMETERS | _CARE_PERIOD if request.path[0] != "Encounter" else _PARAMETERS
+    parameters = paged_parameters.read(view, request, service, pairs, known, MAX_COUNT, least=1)
+    wanted = _wanted(parameters.values)
 
     async def find(type: str, limit: int, after: Position | None) -> VisiblePage:
-        where = _condition(type, id, parameters.values, view.now, service)
+        where = AllOf((record.within(type), *_narrowing(type, parameters.values, view.now, service)))
         return await view.find_readable(type, where, limit=limit, after=after)
 
-    types = await _types(view, id, parameters.values)
-    matches, end = await read_page(types, parameters.count, parameters.position, find, first="Patient")
+    types = tuple(name for name in record.types if wanted is None or name in wanted)
+    matches, end = await read_page(types, parameters.count, parameters.position, find, first=record.first)
     links = [("self", parameters.self_link)]
     if end is not None:
         links.append(("next", parameters.next_link(end)))
-    wanted = set(parameters.values["_type"].split(",")) if parameters.values.get("_type") else None
     referenced = await _find_referenced(view, matches, wanted)
     entries = await budget.each(lambda version: bundle_json.entry(version, service.base, body=subset(version.body, shape)), matches)
     entries += await budget.each(
@@ -77,36 +91,84 @@ async def everything(view: View, request: Request, service: Service) -> Response
 
 
 def admit(permissions: Permissions, type: str) -> None:
-    """Require a scope to read the patient.  Raises Problem ``forbidden``."""
+    """Require a scope to read what the record is that of.  Raises Problem ``forbidden``."""
     permissions.require(type, "r")
 
 
-async def _types(view: View, patient: str, parameters: dict[str, str]) -> tuple[str, ...]:
-    """The types to read: Patient, and those of the patient's resources that a scope covers; of those asked for, if any are.
+async def _record(view: View, path: tuple[str, ...], service: Service) -> _Record:
+    """What the path names.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
+    if len(path) == 2:
+        return await _of_patients(view, _own_patients(view.permissions), "Patient")
+    type, id = path[:2]
+    version = await view.read(type, id)
+    if type == "Patient":
+        return await _of_patients(view, frozenset({id}), "Patient")
+    if type == "Encounter":
+        return _of_encounter(view, id, version)
+    members = await member_patients(view, id, service.policy.timezone)
+    record = await _of_patients(view, members, "Group")
+    return _Record("Group", record.types | {"Group"}, lambda name: IdIs(frozenset({id})) if name == "Group" else record.within(name))
 
-    Raises Problem ``invalid``.
+
+def _own_patients(permissions: Permissions) -> frozenset[str]:
+    """The patients of whose records a request without an id is: the one in context, or all whom this caller may see, if they are few.
+
+    Raises Problem ``forbidden`` for callers who are not limited to patients.
     """
-    wanted = set(parameters["_type"].split(",")) if parameters.get("_type") else None
-    for name in sorted(wanted or ()):
+    if permissions.principal.patient:
+        return frozenset({permissions.principal.patient})
+    if permissions.patients is None:
+        raise Problem("forbidden", "Of all patients there is Patient/$export; Patient/[id]/$everything is the record of one.")
+    return permissions.patients
+
+
+async def _of_patients(view: View, patients: frozenset[str], first: str) -> _Record:
+    stored = await view.types_of_unfiltered(*patients)
+    return _Record(first, frozenset({"Patient", *stored}) & _readable(view, catalog()), lambda _: OfPatient(patients))
+
+
+def _readable(view: View, types: Iterable[str]) -> frozenset[str]:
+    """Those of these types that are of patients, and that a scope covers."""
+    return frozenset(name for name in types if catalog()[name].subjects and view.permissions.scopes(name, "r"))
+
+
+def _of_encounter(view: View, id: str, version: VisibleVersion) -> _Record:
+    """The encounter, what refers to it by R4's compartment, and its patient."""
+    members = definitions.compartments()["Encounter"]
+    subject = target_of(jsontext.parse(jsontext.members(version.body).get("subject", b"{}")))
+    itself = frozenset({f"Encounter/{id}"})
+
+    def within(type: str) -> Filter:
+        if type == "Patient":
+            return IdIs(frozenset({subject[1]}) if subject is not None and subject[0] == type else frozenset())
+        if type == "Encounter":
+            return IdIs(frozenset({id}))
+        return AnyOf(tuple([refers(type, code, itself) for code in members[type]]))
+
+    return _Record("Encounter", _readable(view, {*members, "Patient"}), within)
+
+
+def _wanted(parameters: dict[str, str]) -> frozenset[str] | None:
+    """The types that are asked for; None: all.  Raises Problem ``invalid``."""
+    if not parameters.get("_type"):
+        return None
+    wanted = frozenset(parameters["_type"].split(","))
+    for name in sorted(wanted):
         if name not in catalog():
             raise Problem("invalid", f"{name} is not a resource type of R4.")
-    stored = await view.types_of_unfiltered(patient)
-    readable = (name for name in stored if catalog()[name].subjects and view.permissions.scopes(name, "r"))
-    return tuple(name for name in {"Patient", *readable} if wanted is None or name in wanted)
+    return wanted
 
 
-def _condition(type: str, patient: str, parameters: dict[str, str], now: int, service: Service) -> Filter:
-    """The filter for the patient's resources of a type: by _since, and by start and end for those with a date of care."""
-    filters: list[Filter] = [OfPatient(frozenset({patient}))]
+def _narrowing(type: str, parameters: dict[str, str], now: int, service: Service) -> Iterator[Filter]:
+    """The conditions of _since, and of start and end for resources with a date of care."""
     if "_since" in parameters:
-        filters.append(query.condition(type, [("_lastUpdated", f"ge{parameters['_since']}")], now=now, base=service.base))
+        yield query.condition(type, [("_lastUpdated", f"ge{parameters['_since']}")], now=now, base=service.base)
     care_date = _care_date(type)
     bounds = [(prefix, parameters[name]) for name, prefix in (("start", "ge"), ("end", "le")) if name in parameters]
     if care_date and bounds:
         dated = query.condition(type, [(care_date, prefix + instant) for prefix, instant in bounds], now=now, base=service.base)
         undated = query.condition(type, [(f"{care_date}:missing", "true")], now=now, base=service.base)
-        filters.append(AnyOf((dated, undated)))
-    return AllOf(tuple(filters))
+        yield AnyOf((dated, undated))
 
 
 def _care_date(type: str) -> str | None:
@@ -114,7 +176,7 @@ def _care_date(type: str) -> str | None:
     return next((code for code in _CARE_DATES if code in dates), None)
 
 
-async def _find_referenced(view: View, matches: Sequence[VisibleVersion], wanted: set[str] | None) -> list[VisibleVersion]:
+async def _find_referenced(view: View, matches: Sequence[VisibleVersion], wanted: frozenset[str] | None) -> list[VisibleVersion]:
     """The visible resources of no patient that the matches refer to: practitioners, locations, medications; of types that are wanted."""
     names = {f"{version.type}/{version.id}" for version in matches}
     referenced = {reference for found in await budget.each(lambda version: references(version.body), matches) for reference in found}

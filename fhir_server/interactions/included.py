@@ -10,6 +10,7 @@ from typing import Final
 
 from fhir_server import budget
 from fhir_server.access.view import View, VisibleVersion
+from fhir_server.json_slices import value_in_steps
 from fhir_server.resources.references import LiteralReference, parse_reference
 from fhir_server.resources.server_base import server_base
 from fhir_server.search import index
@@ -17,7 +18,6 @@ from fhir_server.search.criteria import refers
 from fhir_server.search.filters import IdIs
 from fhir_server.search.query import Query
 from fhir_server.search.result_parameters import Include
-from fhir_server.writing.parser import value_in_steps
 
 MAX_INCLUDED: Final = 1000
 """Largest number of resources that _include and _revinclude add to one page."""

@@ -18,9 +18,12 @@ from fhir_server.errors import Problem
 from fhir_server.store import LogEntry, Transaction
 
 JSON = b"application/fhir+json; charset=utf-8"
+XML = b"application/fhir+xml; charset=utf-8"
 NDJSON = b"application/fhir+ndjson"
+PLAIN_JSON = b"application/json"
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~:/|,$-]*")
 JSON_TYPES = {"application/fhir+json", "application/json", "text/json"}
+XML_TYPES = {"application/fhir+xml", "application/xml", "text/xml"}
 
 
 class Request(msgspec.Struct):
@@ -65,9 +68,9 @@ class Request(msgspec.Struct):
         return body
 
     def require_json(self) -> None:
-        """Require a body that is declared as JSON.  Raises Problem ``media_type``."""
+        """Require a body in JSON, as one that came in XML also is by now.  Raises Problem ``media_type``."""
         if media_type(self.headers.get("content-type", "")) not in JSON_TYPES:
-            raise Problem("media_type", "The body requires Content-Type application/fhir+json.")
+            raise Problem("media_type", "The body requires Content-Type application/fhir+json or application/fhir+xml.")
 
 
 class Response(msgspec.Struct):

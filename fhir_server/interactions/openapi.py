@@ -22,7 +22,7 @@ from fhir_server.search import index
 from fhir_server.search.result_parameters import CONTROLS
 from fhir_server.search.suggestions import suggestion
 
-_FHIR: Final = "application/fhir+json"
+_FHIR: Final = ("application/fhir+json", "application/fhir+xml")
 _FORM: Final = "application/x-www-form-urlencoded"
 _SEARCHES: Final = frozenset({"search-type", "search-system", "search-compartment"})
 # Types of an operation's parameters whose values fit in a URL.
@@ -93,7 +93,10 @@ def _operation(served: Served, type: str) -> dict[str, Any]:
     elif served.conditional:
         parameters += [_reference("parameters", "criteria")]
     elif served.definition and served.method == "GET":
-        parameters += [_query(one["name"], one.get("documentation", ""), one["type"]) for one in _parameters_in_url(served.definition)]
+        parameters += [
+            _query(one["name"], one.get("documentation", "").partition(". ")[0], one["type"])
+            for one in _parameters_in_url(served.definition)
+        ]
     operation: dict[str, Any] = {
         "operationId": _operation_id(served),
         "summary": summary(served),
@@ -139,7 +142,7 @@ def _query(name: str, description: str, type: str = "string") -> dict[str, Any]:
 
 
 def _body_media(served: Served) -> tuple[str, ...]:
-    return (_FORM,) if served.body == "form" else PATCH_FORMATS if served.code == "patch" else (_FHIR,)
+    return (_FORM,) if served.body == "form" else PATCH_FORMATS if served.code == "patch" else _FHIR
 
 
 def _schema(served: Served) -> dict[str, Any]:
@@ -155,7 +158,10 @@ def _success(served: Served, status: int) -> dict[str, Any]:
         return {"description": "OK", "content": {NDJSON.decode(): {"schema": {"type": "string"}}}}
     if served.media == JSON_DOCUMENT:
         return {"description": "OK", "content": {JSON_DOCUMENT.decode(): {"schema": {"type": "object"}}}}
-    return {"description": "Created" if status == 201 else "OK", "content": {_FHIR: {"schema": _reference("schemas", "Resource")}}}
+    return {
+        "description": "Created" if status == 201 else "OK",
+        "content": {media: {"schema": _reference("schemas", "Resource")} for media in _FHIR},
+    }
 
 
 def _reference(kind: str, name: str) -> dict[str, Any]:
@@ -175,7 +181,7 @@ def _components() -> dict[str, Any]:
     }
     others = {name for served in REGISTRY for name in _placeholders(served.shape)} - path.keys()
     path |= {name: {"type": "string"} for name in sorted(others)}
-    outcome = {_FHIR: {"schema": _reference("schemas", "OperationOutcome")}}
+    outcome = {media: {"schema": _reference("schemas", "OperationOutcome")} for media in _FHIR}
     statuses = sorted({f"{status} {code}" for status, code in KINDS.values()})
     return {
         "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": "An access token by SMART App Launch"}},

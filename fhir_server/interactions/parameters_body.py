@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
 
 from fhir_server import jsontext
 from fhir_server.errors import Problem
@@ -26,4 +29,45 @@ def parameters_in(request: Request) -> tuple[tuple[str, str], ...]:
 
 def _text(parameter: dict[str, Any]) -> str:
     value = next((value for name, value in parameter.items() if name.startswith("value")), "")
+    if isinstance(value, dict) and "coding" in value:
+        return ",".join([_token(coding) for coding in value["coding"] if isinstance(coding, dict)])
+    if isinstance(value, dict) and "code" in value:
+        return _token(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return str(value.get("reference", "")) if isinstance(value, dict) else str(value)
+
+
+def _token(coding: dict[str, Any]) -> str:
+    return "|".join([str(coding[name]) for name in ("system", "code") if name in coding])
+
+
+class ResourceParameters(NamedTuple):
+    """The JSON text of the parameter ``resource``, or None, and the others as texts."""
+
+    resource: bytes | None
+    texts: Mapping[str, str]
+
+
+def resource_parameters(request: Request, type: str, names: Collection[str]) -> ResourceParameters:
+    """The parameters of an operation that takes a resource of this type: in a Parameters resource, or as the body with others in the URL.
+
+    ``names``  those besides ``resource``, each at most once
+
+    Raises Problem ``invalid`` or ``media_type``.
+    """
+    request.require_json()
+    try:
+        members = jsontext.members(request.body)
+        is_parameters = jsontext.parse(members.get("resourceType", b"null")) == "Parameters"
+        given = [jsontext.members(text) for text in jsontext.items(members.get("parameter", b"[]"))] if is_parameters else []
+        sent = [(str(jsontext.parse(one.get("name", b"null"))), one) for one in given]
+    except msgspec.DecodeError:
+        raise Problem("invalid", "The body is not a resource in JSON.") from None
+    texts = [(name, _text({key: jsontext.parse(text) for key, text in one.items()})) for name, one in sent if name != "resource"]
+    texts += [pair for pair in request.query if pair[0] not in ("_format", "_pretty")]
+    resources = [one.get("resource") for name, one in sent if name == "resource"] if is_parameters else [request.body]
+    found = [name for name, _ in texts]
+    if len(resources) > 1 or len(set(found)) < len(found) or not set(found) <= set(names):
+        raise Problem("invalid", f"{request.path[-1]} takes the parameters {', '.join(('resource', *names))}, each once.")
+    return ResourceParameters(resources[0] if resources else None, dict(texts))

@@ -1,4 +1,4 @@
-"""patch (http://hl7.org/fhir/R4/http.html#patch): JSON Patch and FHIRPath Patch, by id and by criteria.
+"""patch (http://hl7.org/fhir/R4/http.html#patch): JSON Patch, XML Patch and FHIRPath Patch, by id and by criteria.
 
 A patch changes the current version as the caller sees it: a hidden part cannot be tested, copied or removed, and positions in an array
 count visible items.  The result is written as an update is, which keeps what is hidden.
@@ -18,6 +18,7 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access.view import not_found
 from fhir_server.errors import Problem
+from fhir_server.fhir_xml import patch as xml_patch
 from fhir_server.interactions import app_state, conditional_write, criteria, provenance_header, statements, write, write_rights
 from fhir_server.interactions.messages import JSON_TYPES, AuditContext, Request, Response, media_type
 from fhir_server.interactions.service import Service, WriteContext
@@ -30,10 +31,13 @@ from fhir_server.writing.parser import is_large
 T = TypeVar("T")
 Applies = Callable[[bytes, int], bytes]
 JSON_PATCH: Final = "application/json-patch+json"
+XML_PATCH: Final = "application/xml-patch+xml"
 FHIR_JSON: Final = "application/fhir+json"
-FORMATS: Final = (JSON_PATCH, FHIR_JSON)
+FHIR_XML: Final = "application/fhir+xml"
+FORMATS: Final = (JSON_PATCH, XML_PATCH, FHIR_JSON, FHIR_XML)
 """Media types of patches; in FHIR's own format it is a FHIRPath Patch."""
 ACCEPT_PATCH: Final = (b"accept-patch", ", ".join(FORMATS).encode())
+_LARGE_XML_PATCH: Final = 25_000  # bytes of patch and resource, which are converted several times
 _ATTEMPTS: Final = 8
 _REGENERATED: Final = ("generated", "extensions")
 
@@ -46,17 +50,43 @@ class LargeDraftError(Exception):
         self.type, self.text = type, text
 
 
+class LargePatchError(Exception):
+    """An XML Patch is large, or what it changes: it is done outside the transaction, which then begins again."""
+
+    def __init__(self, patch: bytes, text: bytes) -> None:
+        super().__init__()
+        self.patch, self.text = patch, text
+
+
+class XmlPatch:
+    """An XML Patch in a body.  Raises Problem ``invalid`` for a malformed one; a large one is read when it is done."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self._operations = None if len(body) > _LARGE_XML_PATCH else xml_patch.parse(body)
+
+    def __call__(self, text: bytes, limit: int) -> bytes:
+        """As :func:`~fhir_server.fhir_xml.patch.apply`.  Raises LargePatchError."""
+        if self._operations is None or len(self.body) + len(text) > _LARGE_XML_PATCH:
+            raise LargePatchError(self.body, text)
+        return xml_patch.apply(self._operations, text, limit)
+
+
 @dataclass(slots=True)
 class PatchedDrafts:
-    """The patched resources of one request that were parsed outside its transaction."""
+    """The patched resources of one request that were parsed, or patched, outside its transaction."""
 
     _found: dict[tuple[str, bytes], Draft] = field(default_factory=dict)
+    _patched: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
 
     async def settled(self, job: Callable[[], Awaitable[T]], service: Service, patches: int = 1) -> T:
         """The result of a job that writes ``patches`` patches; it runs again after each large one.  Raises Problem ``busy``."""
-        for _ in range(_ATTEMPTS + patches):
+        for _ in range(_ATTEMPTS + 2 * patches):
             try:
                 return await job()
+            except LargePatchError as large_patch:
+                known = large_patch.patch, large_patch.text
+                self._patched[known] = await service.parser.patched(large_patch.text, large_patch.patch)
             except LargeDraftError as large:
                 try:
                     draft = await service.parser.draft(large.text, large.type, base=service.base)
@@ -64,6 +94,11 @@ class PatchedDrafts:
                     raise _unprocessable(problem) from None
                 self._found[large.type, large.text] = draft
         raise Problem("busy", "The server is busy; try again.")
+
+    def patched(self, applies: Applies, text: bytes, limit: int) -> bytes:
+        """The text after a patch.  Raises as the patch does."""
+        known = self._patched.get((applies.body, text)) if isinstance(applies, XmlPatch) else None
+        return applies(text, limit) if known is None else known
 
     def draft(self, text: bytes, type: str, base: str) -> Draft:
         """The draft of a patched text.  Raises Problem ``unprocessable`` with one issue for each defect, or LargeDraftError."""
@@ -103,7 +138,10 @@ async def require_valid(content_type: str, body: bytes, service: Service) -> Non
     """Require that the Parameters of a FHIRPath Patch are a valid resource.  Raises Problem ``invalid`` or ``too_large``."""
     if media_type(content_type) in JSON_TYPES:
         if _resource_type(body) != "Parameters":
-            raise Problem("invalid", f"A patch in {FHIR_JSON} is a FHIRPath Patch, in Parameters; JSON Patch is {JSON_PATCH}.")
+            raise Problem(
+                "invalid",
+                f"A patch in FHIR's formats is a FHIRPath Patch, in Parameters; JSON Patch is {JSON_PATCH}, XML Patch {XML_PATCH}.",
+            )
         await service.parser.draft(body, "Parameters", base=service.base)
 
 
@@ -115,6 +153,8 @@ def read(content_type: str, body: bytes, type: str) -> Applies:
     if media_type(content_type) == JSON_PATCH:
         operations = json_patch.parse(body)
         return lambda text, limit: json_patch.apply(operations, text, limit)
+    if media_type(content_type) == XML_PATCH:
+        return XmlPatch(body)
     if media_type(content_type) in JSON_TYPES:
         changes = fhirpath_patch.parse(body, type)
         return lambda text, limit: fhirpath_patch.apply(changes, text, type, limit)
@@ -143,7 +183,7 @@ async def patch_in(
 ) -> Response:
     """Patch within a transaction.  ``bundle`` is set for an entry of a transaction Bundle.
 
-    Raises Problem ``not_found``, ``unprocessable``, what an update raises, or LargeDraftError.
+    Raises Problem ``not_found``, ``unprocessable``, what an update raises, LargeDraftError or LargePatchError.
     """
     view, (type, id) = context.view, request.path[:2]
     write_rights.admit_update(view.permissions, type)
@@ -152,7 +192,7 @@ async def patch_in(
     if current.visible is None or current.stored is None:
         raise not_found(type, id)
     body = current.visible.body
-    text = _with_safe_narrative(applies(body, service.parser.max_bytes), body)
+    text = _with_safe_narrative(drafts.patched(applies, body, service.parser.max_bytes), body)
     draft = drafts.draft(text, type, service.base)
     if draft.id != id:
         raise Problem("unprocessable", "A patch cannot change the id of a resource.")

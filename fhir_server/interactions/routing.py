@@ -11,18 +11,22 @@ from fhir_server.access.view import View, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import (
     bulk_export,
+    closure,
     conditional_write,
-    everything,
     meta_operations,
     patch,
+    patient_match,
     read,
+    record_operations,
     search,
     search_several,
+    terminology_routes,
     validation,
     write,
     write_rights,
 )
-from fhir_server.interactions.messages import JSON, NDJSON, AuditContext, Request, Response
+from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response
+from fhir_server.interactions.operation_parameters import admit_reading
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
 from fhir_server.resources.references import ID
@@ -40,7 +44,7 @@ class Route:
     ``code``          the interaction's code in the CapabilityStatement
     ``shape``         the path's segments; those in braces vary
     ``read_handler``  for interactions that only read: handles them with a given View, also within a transaction
-    ``media``         the media type of the response
+    ``media``         the media type of the response; FHIR's JSON becomes XML for who prefers it
     ``batchable``     whether a batch can contain the request
     ``body``          what the request's body is; "": the interaction has none, and none is read; "question": nothing is written,
                       also if the request is in a batch
@@ -114,15 +118,18 @@ ROUTES: tuple[Route, ...] = (
         typed=2,
     ),
     *(
-        _read_route(
+        Route("operation", method, operation.shape, operation.post, body=body, admit=operation.admit, definition=operation.definition)
+        if body and operation.post
+        else _read_route(
             "operation",
             method,
-            ("Patient", "{id}", "$everything"),
-            everything.everything,
+            operation.shape,
+            operation.handle,
             body=body,
-            admit=everything.admit if body else None,
-            definition=f"{_R4}/Patient-everything",
+            admit=operation.admit if body else None,
+            definition=operation.definition,
         )
+        for operation in record_operations.OPERATIONS
         for method, body in _QUESTION_BODIES
     ),
     _read_route("operation", "GET", ("{type}", "{id}", "$meta"), meta_operations.meta, definition=f"{_R4}/Resource-meta"),
@@ -150,6 +157,30 @@ ROUTES: tuple[Route, ...] = (
             definition=f"{_R4}/Resource-validate",
         )
         for shape in (("{type}", "$validate"), ("{type}", "{id}", "$validate"))
+    ),
+    *(
+        _read_route("operation", method, shape, handler, body=body, admit=admit_reading if body else None, definition=definition)
+        for shape, handler, definition in terminology_routes.OPERATIONS
+        for method, body in _QUESTION_BODIES
+    ),
+    Route(
+        "operation",
+        "POST",
+        ("$closure",),
+        closure.closure,
+        batchable=False,
+        body="resource",
+        admit=closure.admit,
+        definition=f"{_R4}/ConceptMap-closure",
+    ),
+    Route(
+        "operation",
+        "POST",
+        ("Patient", "$match"),
+        patient_match.match,
+        body="question",
+        admit=patient_match.admit,
+        definition=f"{_R4}/Patient-match",
     ),
     Route("create", "POST", ("{type}",), write.create, body="resource", admit=write_rights.admit_create),
     Route("update", "PUT", ("{type}", "{id}"), write.update, body="resource", admit=write_rights.admit_update),
@@ -179,7 +210,7 @@ ROUTES: tuple[Route, ...] = (
         for shape, definition in _EXPORTS
         for method, body in _EXPORT_BODIES
     ),
-    Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, batchable=False),
+    Route("operation", "GET", ("$export-status", "{job}"), bulk_export.status, media=PLAIN_JSON, batchable=False),
     Route("operation", "DELETE", ("$export-status", "{job}"), bulk_export.cancel, batchable=False),
     Route("operation", "GET", ("$export-file", "{job}", "{file}"), bulk_export.file, media=NDJSON, batchable=False),
 )

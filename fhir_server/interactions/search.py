@@ -12,7 +12,7 @@ from hashlib import sha256
 from fhir_server import budget
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisiblePage
+from fhir_server.access.view import View, VisiblePage, VisibleVersion
 from fhir_server.errors import Issue
 from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.audit_search import AuditSearch
@@ -63,9 +63,8 @@ async def respond(view: View, request: Request, service: Service, path: str, que
 async def page(view: View, path: str, query: Query, service: Service) -> list[bytes]:
     """The searchset Bundle of one page, as JSON text in parts."""
     links = [("self", bundle_json.query_url(service.base, path, query.applied))]
-    notes = _notes(query)
     if query.summary == "count" or query.count == 0:
-        return bundle_json.searchset(notes, links=links, total=await _count(view, query, service))
+        return bundle_json.searchset(_notes(query), links=links, total=await _count(view, query, service))
     bound = binding(view, service, path, query.applied)
     after = service.cursors.decrypt(query.cursor, bound) if query.cursor else None
     matches, end, total = await _find(view, query, service, after)
@@ -74,11 +73,16 @@ async def page(view: View, path: str, query: Query, service: Service) -> list[by
     if after is None and end is None:
         total = len(matches)
     total = await _total(view, query, service, total)
+    return bundle_json.searchset(await searchset_entries(view, query, matches, service), links=links, total=total)
+
+
+async def searchset_entries(view: View, query: Query, matches: Sequence[VisibleVersion], service: Service) -> list[bundle_json.Entry]:
+    """The entries of a page: matches, what they include, and notes about the search."""
     entries = await budget.each(lambda version: bundle_json.entry(version, service.base, body=subset(version.body, query)), matches)
     added, is_cut = await included(view, query, matches, service.base)
     entries += await budget.each(lambda version: bundle_json.entry(version, service.base, "include", subset(version.body, query)), added)
-    notes += [bundle_json.note(Issue("too-costly", _CUT, severity="warning"))] if is_cut else []
-    return bundle_json.searchset([*entries, *notes], links=links, total=total)
+    cut = [bundle_json.note(Issue("too-costly", _CUT, severity="warning"))] if is_cut else []
+    return [*entries, *_notes(query), *cut]
 
 
 _CUT = f"More than {MAX_INCLUDED} resources would be included in this page; the others were left out. Ask for a smaller _count."

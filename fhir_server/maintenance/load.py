@@ -15,7 +15,7 @@ from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
 from fhir_server.resources.references import ID
-from fhir_server.search import query
+from fhir_server.search import code_sets, query
 from fhir_server.search.filters import AllOf, Filter
 from fhir_server.search.steps import with_visibilities
 from fhir_server.search.visibility import Visibility
@@ -169,6 +169,7 @@ class Loader:
     async def _one_match(self, tx: Transaction, reference: str) -> str:
         type, _, criteria = reference.partition("?")
         where = query.condition(type, parse_qsl(criteria, keep_blank_values=True), self._clock(), self._base)
+        code_sets.require_none(where)
         visibility = Visibility.unrestricted(len(await tx.classes()), self._clock())
 
         async def visibility_of(type: str, where: Filter) -> Visibility:

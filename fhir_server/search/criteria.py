@@ -11,7 +11,7 @@ from typing import Final
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.resources.references import type_at_end
-from fhir_server.search import chained, composite_criteria, filter_expressions
+from fhir_server.search import chained, code_sets, composite_criteria, filter_expressions
 from fhir_server.search.chained import NotInTypeError, StepCount
 from fhir_server.search.composites import Composite, composites
 from fhir_server.search.escaping import split, unescape
@@ -28,6 +28,9 @@ UNSUPPORTED_NARROWING: Final = frozenset({"_text", "_content", "_filter", "_quer
 
 # Modifiers that entries of their own answer, under the name ``parameter:modifier``.
 OF_ENTRIES: Final = frozenset({"identifier", "of-type"})
+
+# Elements whose codes come with their system.
+_CODED: Final = frozenset({"Coding", "CodeableConcept"})
 
 FILTER: Final = "_filter"
 
@@ -115,6 +118,8 @@ def _accepts_modifier(parameter: Parameter, modifier: str) -> bool:
         return parameter.indexed_as.limit is None
     if modifier in OF_ENTRIES and not _has_entries(parameter, modifier):
         return False
+    if parameter.kind.entry == "token" and modifier in code_sets.MODIFIERS and not _has_codes(parameter):
+        return False
     return modifier in parameter.kind.modifiers or (parameter.definition.kind == "reference" and modifier in parameter.targets)
 
 
@@ -127,6 +132,18 @@ def _has_entries(parameter: Parameter, modifier: str) -> bool:
     return all(element is not None and wanted in {one.code for one in element.types} for element in elements)
 
 
+def _has_codes(parameter: Parameter) -> bool:
+    """Whether its values are codes of which a system is known: the entry has it, or the definition of the element."""
+    if parameter.flag or parameter.definition.code == "_id":
+        return False
+    for branch in parse(parameter.definition.expression):
+        element = element_of(parameter.type, branch)
+        types = {one.code for one in element.types} if element is not None else _CODED
+        if not types & _CODED and not (types == {"code"} and element is not None and element.codes):
+            return False
+    return True
+
+
 def _condition(parameter: Parameter, modifier: str, value: str, now: int, base: str) -> Filter:
     if modifier == "missing":
         return _missing(parameter, value)
@@ -135,7 +152,7 @@ def _condition(parameter: Parameter, modifier: str, value: str, now: int, base: 
     require_few_quantities(parameter.kind, texts)
     parts = [_alternative(parameter, text, context) for text in texts]
     condition = with_owners(parameter.type, _any_of(parts))
-    return Not(condition) if modifier == "not" else condition
+    return Not(condition) if modifier in ("not", "not-in") else condition
 
 
 def _any_of(parts: list[Filter]) -> Filter:
@@ -157,6 +174,9 @@ def _alternative(parameter: Parameter, text: str, context: ValueContext) -> Filt
         raise ValueError("a value is empty")
     if parameter.definition.code == "_id":
         return IdIs(frozenset({unescape(text)}))
+    if parameter.kind.entry == "token" and context.modifier in code_sets.MODIFIERS:
+        implied = implied_systems(parameter.type, parameter.definition.expression)
+        return code_sets.parse(parameter.indexed_as.params, str(context.modifier), text, implied, context.base)
     predicate = parameter.kind.parse_value(text, context)
     if context.modifier in OF_ENTRIES:
         conditions = tuple(Has(f"{param}:{context.modifier}", predicate) for param in parameter.indexed_as.params)

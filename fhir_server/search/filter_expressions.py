@@ -1,8 +1,7 @@
 """Compiles ``_filter`` to the condition language (http://hl7.org/fhir/R4/search_filter.html).
 
 ``name sw "pet" and (birthdate ge 1990 or not (gender eq male))``. As R4 says, ``and`` and ``or`` are taken from left to right, without
-precedence. Each comparison becomes a criterion of its parameter, which may be chained. The operators that compare by value sets and
-hierarchies, and conditions in brackets, are refused.
+precedence. Each comparison becomes a criterion of its parameter, which may be chained. Conditions in brackets are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _ORDERS: Final = ("gt", "lt", "ge", "le", "ap", "sa", "eb")
 # By kind of parameter: the modifier of each operator's criterion.  ``ne`` is the negation of ``eq``.
 _MODIFIERS: Final = {
     "string": {"eq": "equal", "co": "contains", "sw": ""},
-    "token": {"eq": ""},
+    "token": {"eq": "", "in": "in", "ni": "not-in", "sb": "above", "ss": "below"},
     "reference": {"eq": "", "re": ""},
     "uri": {"eq": "", "sb": "above", "ss": "below"},
     **{kind: dict.fromkeys(("eq", *_ORDERS), "") for kind in _PREFIXED},

@@ -153,8 +153,23 @@ class ReferredBy:
     visibility: Visibility | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HasCodeOf:
+    """Some admitted entry of one of ``params`` is a code of a value set, or a code above or below another.
+
+    ``name`` is the value set's canonical URL or ``ValueSet/id``, or the code system of ``code``.  Entries of codes of the systems in
+    ``implied`` have no system.  The View puts the codes in its place (:mod:`fhir_server.search.code_sets`): no store knows this node.
+    """
+
+    params: tuple[str, ...]
+    relation: Literal["in", "above", "below"]
+    name: str
+    code: str = ""
+    implied: frozenset[str] = frozenset()
+
+
 Step = RefersToMatch | ReferredBy
-Filter = Has | Present | IdIs | OfPatient | AllOf | AnyOf | Not | RefersToMatch | ReferredBy
+Filter = Has | Present | IdIs | OfPatient | AllOf | AnyOf | Not | RefersToMatch | ReferredBy | HasCodeOf
 
 EVERYTHING = AllOf(())
 NOTHING = AnyOf(())

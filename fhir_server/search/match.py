@@ -6,7 +6,7 @@ http://hl7.org/fhir/R4/search.html#prefix defines the prefixes on intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cmp_to_key
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ from fhir_server.search.filters import (
     TokenIs,
     UnderUrl,
 )
-from fhir_server.search.rows import STALE_LINK, Entry, Position, Scalar, SearchableRow, SortKey
+from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, Scalar, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
 
 Classes = frozenset[int]
@@ -148,6 +148,23 @@ def search(
         items = [item for item in items if compare(item, (after.keys, place(number))) > 0]
     items.sort(key=cmp_to_key(compare))
     return tuple(rows[row_place[-1]] for _, row_place in items[:limit])
+
+
+def visible_entries(
+    rows: Iterable[SearchableRow],
+    where: Filter,
+    visibility: Visibility,
+    params: Collection[tuple[str, str]],
+    others: OtherRows | None = None,
+) -> tuple[RowEntries, ...]:
+    """The visible entries of ``params``, (code, kind), of the rows that match: what the clauses admit by which they match."""
+    found: dict[str, dict[Entry, None]] = {}
+    for clause in visibility.clauses:
+        for row in rows:
+            if _clause_admits(clause, visibility.now, row) and matches(where, row, clause.classes, others):
+                admitted = [entry for entry in row.entries if (entry.param, entry.kind) in params and entry.class_id in clause.classes]
+                found.setdefault(row.id, {}).update(dict.fromkeys(Entry(entry.param, entry.kind, entry.value) for entry in admitted))
+    return tuple(RowEntries(id, tuple(entries)) for id, entries in found.items())
 
 
 def sort_values(sort: tuple[SortKey, ...], visibility: Visibility, row: SearchableRow) -> tuple[Scalar, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -56,6 +57,13 @@ class SortKey:
     param: str
     kind: str
     descending: bool = False
+
+
+class RowEntries(NamedTuple):
+    """The logical id of a row, and some of its index entries, each once."""
+
+    id: str
+    entries: tuple[Entry, ...]
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol, TypeVar
 
 from fhir_server.search.filters import Filter
-from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.rows import Position, RowEntries, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store.logs import LinkEntries, LogEntry, PendingRecord, PurgedLine, unlinked
 from fhir_server.store.rows import IndexedRow, Page, PermissionEpoch, Row
@@ -109,6 +109,14 @@ class Snapshot(Protocol):
 
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         """Return what visible rows of ``type`` refer to by ``param``, as far as their visible elements say; of ``among``, if given."""
+
+    async def entries_of(
+        self, type: str, where: Filter, visibility: Visibility, params: Collection[tuple[str, str]], limit: int
+    ) -> tuple[RowEntries, ...]:
+        """Return at most ``limit`` visible rows that meet ``where``, in no order, with their visible entries of ``params``: (code, kind).
+
+        Reads the index and no bodies.  Entries have no paths and no class.
+        """
 
     async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
         """Return at most ``limit`` lines of a log with their numbers, newest first, starting before number ``before`` (None: the end).

@@ -18,7 +18,7 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
-from fhir_server.search.rows import Position, SearchableRow, SortKey
+from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import (
     IndexedRow,
@@ -209,6 +209,11 @@ class _Transaction:
                     entries = [entry for entry in row.entries if (entry.param, entry.kind) == (param, "reference")]
                     found |= {str(entry.value[0]) for entry in entries if entry.class_id in clause.classes}
         return frozenset(found if among is None else found & among)
+
+    async def entries_of(
+        self, type: str, where: Filter, visibility: Visibility, params: Collection[tuple[str, str]], limit: int
+    ) -> tuple[RowEntries, ...]:
+        return match.visible_entries(self._rows(type), where, visibility, params, self)[:limit]
 
     async def log_lines_unfiltered(self, log: str, key: str | None, *, before: int | None, limit: int) -> tuple[tuple[int, bytes], ...]:
         lines = self._state.logs.get(log, [])

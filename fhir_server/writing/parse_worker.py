@@ -17,6 +17,7 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.allocator import configure_allocator, give_back_memory
 from fhir_server.errors import Problem, ProblemKind
+from fhir_server.fhir_xml import patch, to_json, to_xml
 from fhir_server.resources import bundle_rules
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.server_base import server_base
@@ -53,10 +54,12 @@ class Task(msgspec.Struct):
     ``draft``    parse and validate a resource; the other fields are the arguments of :func:`~fhir_server.writing.draft.parse_draft`
     ``entries``  parse a Bundle, and separate its entries from the rest
     ``links``    resolve the links of an entry with the fullUrl ``full_url``
+    ``from_xml``, ``to_xml``  convert a resource; ``pretty``: with indents
+    ``patch``    do the XML Patch ``patch``, which may add ``limit`` bytes, to a resource
     ``seconds``  the CPU time that this may take
     """
 
-    job: Literal["draft", "entries", "links"]
+    job: Literal["draft", "entries", "links", "from_xml", "to_xml", "patch"]
     size: int
     seconds: float
     type: str | None = None
@@ -64,6 +67,9 @@ class Task(msgspec.Struct):
     conditional: bool = False
     full_url: str = ""
     links: Links | None = None
+    pretty: bool = False
+    patch: bytes = b""
+    limit: int = 0
 
 
 class ParsedIssue(msgspec.Struct):
@@ -78,7 +84,7 @@ class ParsedIssue(msgspec.Struct):
 class Parsed(msgspec.Struct):
     """The result of a task: a Problem, or the texts of a valid resource's members, or those of a Bundle's entries.
 
-    ``sizes``  of the texts that follow the message: of the entries, or of the resource with its links resolved
+    ``sizes``  of the texts that follow the message: of the entries, or of the resource as it has become
     """
 
     seconds: float = 0.0
@@ -107,6 +113,9 @@ def run(task: Task, text: bytes) -> tuple[Parsed, list[bytes]]:
         elif task.job == "entries":
             parts, entries = _entries(text)
             parsed = Parsed(parts=parts)
+        elif task.job != "links":
+            entries = [converted(task, text)]
+            parsed = Parsed()
         else:
             assert task.links is not None
             entries = [linked_resource(text, task.full_url, task.links.known())]
@@ -121,6 +130,13 @@ def run(task: Task, text: bytes) -> tuple[Parsed, list[bytes]]:
         signal.setitimer(signal.ITIMER_PROF, 0)
     parsed.seconds = _cpu_seconds() - began
     return parsed, entries
+
+
+def converted(task: Task, text: bytes) -> bytes:
+    """The text that a task of conversion makes.  Raises Problem ``invalid`` for XML that is no resource, and what a patch raises."""
+    if task.job == "patch":
+        return patch.apply(patch.parse(task.patch), text, task.limit)
+    return to_xml(text, pretty=task.pretty) if task.job == "to_xml" else to_json(text)
 
 
 def _of_draft(draft: Draft) -> Parsed:

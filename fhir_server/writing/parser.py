@@ -17,18 +17,19 @@ import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Issue, Problem
+from fhir_server.json_slices import value_in_steps
 from fhir_server.resources import bundle_rules
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.entry_resources import linked_resource
-from fhir_server.writing.parse_worker import LENGTH_BYTES, Links, Parsed, Task
+from fhir_server.writing.parse_worker import LENGTH_BYTES, Links, Parsed, Task, converted
 
 _LARGE_BYTES: Final = 100_000
 _MANY_OBJECTS: Final = 250
+LARGEST_CONVERTED: Final = 50_000  # bytes that are converted from or to XML where they are needed
 _VERY_LARGE_BYTES: Final = 4 * 1024 * 1024  # of which a process needs several times the memory, so that only one works on it at a time
 _PROCESSES: Final = 2
 _SECONDS: Final = 10.0  # CPU time for one body, where no budget says less
-_SLICE_BYTES: Final = 64 * 1024
 
 
 def is_large(text: bytes) -> bool:
@@ -83,6 +84,26 @@ class Parser:
         task = Task("links", len(text), _SECONDS, full_url=full_url, links=Links.of(links))
         _, (resource,) = await self._run(task, [text])
         return resource
+
+    async def from_xml(self, text: bytes) -> bytes:
+        """As :func:`~fhir_server.fhir_xml.to_json`.  Also raises Problem ``too_costly``."""
+        return await self._converted(Task("from_xml", len(text), _SECONDS), text)
+
+    async def to_xml(self, text: bytes, *, pretty: bool) -> bytes:
+        """As :func:`~fhir_server.fhir_xml.to_xml`.  Raises Problem ``too_costly``."""
+        return await self._converted(Task("to_xml", len(text), _SECONDS, pretty=pretty), text)
+
+    async def patched(self, text: bytes, patch: bytes) -> bytes:
+        """The resource ``text`` after an XML Patch.  Raises as :mod:`fhir_server.fhir_xml.patch`, and Problem ``too_costly``."""
+        return await self._converted(Task("patch", len(text), _SECONDS, patch=patch, limit=self.max_bytes), text)
+
+    async def _converted(self, task: Task, text: bytes) -> bytes:
+        if len(text) + len(task.patch) <= LARGEST_CONVERTED:
+            return converted(task, text)
+        texts = [text]
+        del text
+        _, (result,) = await self._run(task, texts)
+        return result
 
     async def close(self) -> None:
         """End the processes."""
@@ -141,32 +162,3 @@ async def _exchange(process: Process, task: Task, texts: list[bytes]) -> tuple[P
 def _end(process: Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
-
-
-async def value_in_steps(text: bytes) -> Any:
-    """The value of a well-formed JSON text.  Others go on between slices of a large one."""
-    if len(text) <= _SLICE_BYTES:
-        return jsontext.parse(text)
-    await budget.give_way()
-    if text[:1] == b"{":
-        return {name: await value_in_steps(part) for name, part in jsontext.members(text).items()}
-    if text[:1] != b"[":
-        return jsontext.parse_scalar(text)
-    values: list[Any] = []
-    together: list[bytes] = []
-    size = 0
-    for item in jsontext.items(text):
-        together.append(item)
-        size += len(item)
-        if size > _SLICE_BYTES:
-            values += await _values(together)
-            together, size = [], 0
-            await budget.give_way()
-    return values + await _values(together)
-
-
-async def _values(items: list[bytes]) -> list[Any]:
-    if len(items) == 1:
-        return [await value_in_steps(items[0])]
-    found: list[Any] = jsontext.parse(b"[" + b",".join(items) + b"]") if all(len(item) <= _SLICE_BYTES for item in items) else []
-    return found or [await value_in_steps(item) for item in items]

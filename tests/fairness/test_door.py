@@ -29,6 +29,9 @@ _SCOPED = [(method, path, body) for method, path, body in _PATHS if path and "$e
 _LACKING = {
     "_search": ("system/Patient.cru", "system/Observation.r"),
     "Patient/x/$everything": ("system/Observation.cruds", "system/Patient.cuds"),
+    "Patient/$everything": ("system/Observation.cruds", "system/Patient.cuds"),
+    "Patient/x/$summary": ("system/Observation.cruds", "system/Patient.cuds"),
+    "Patient/$match": ("system/Observation.cruds", "system/Patient.crud"),
     "Observation/$validate": ("system/Patient.cruds", "system/Condition.r"),
     "Observation/x/$validate": ("system/Patient.cruds", "system/Condition.r"),
 }

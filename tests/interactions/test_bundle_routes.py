@@ -44,6 +44,7 @@ QUERIES = (
     "?_id=vic1",
     "?_format=json",
     "?_format=xml",
+    "?_format=ttl",
     "?x=y",
     "?code=%C3%A9",
     "?code=%ff",

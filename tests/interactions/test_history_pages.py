@@ -84,6 +84,13 @@ def test_since_ends_the_history_at_an_instant(served: Served, token: str) -> Non
     assert _numbers(served.get(token, f"{ROW}/_history?_since=2999-01-01T00:00:00Z").json) == []
 
 
+def test_plus_of_an_offset_may_stand_in_a_query_string_as_it_is(served: Served, token: str) -> None:
+    at = served.get(token, f"{ROW}/_history/5").json["meta"]["lastUpdated"].replace("Z", "+00:00")
+    for sent in (at, at.replace("+", "%2B")):
+        assert _numbers(served.get(token, f"{ROW}/_history?_since={sent}").json) == ["7", "6", "5"]
+    assert served.get(token, f"{ROW}/_history?_since=2026-01-01+12:00").status == 400
+
+
 def test_version_is_found_by_its_number_alone(served: Served, token: str) -> None:
     for number in range(1, 8):
         body = served.get(token, f"{ROW}/_history/{number}").json

@@ -104,14 +104,14 @@ def test_all_that_is_promised_answers_and_nothing_else(server: Server, token: st
 
 def test_comparison_finds_a_route_that_is_not_promised(server: Server, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = next(route for route in routing.ROUTES if route.code == "read")
-    hidden = Route("operation", "GET", ("{type}", "$lastn"), plain.handle)
-    monkeypatch.setitem(routing._BY_KEY, ("", "$lastn"), [hidden])
-    assert "GET /Observation/$lastn answers" in differences(server, token)
+    hidden = Route("operation", "GET", ("{type}", "$x"), plain.handle)
+    monkeypatch.setitem(routing._BY_KEY, ("", "$x"), [hidden])
+    assert "GET /Observation/$x answers" in differences(server, token)
 
 
 def test_comparison_finds_a_promise_that_is_not_kept(server: Server, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openapi, "REGISTRY", (*REGISTRY, Served("operation", "GET", ("{type}", "$lastn"))))
-    assert "GET /{type}/$lastn does not answer" in differences(server, token)
+    monkeypatch.setattr(openapi, "REGISTRY", (*REGISTRY, Served("operation", "GET", ("{type}", "$x"))))
+    assert "GET /{type}/$x does not answer" in differences(server, token)
 
 
 def test_head_is_answered_as_get(server: Server, token: str) -> None:
@@ -155,7 +155,7 @@ def test_operations_have_definitions_that_allow_them(server: Server) -> None:
 
 def test_openapi_document_is_valid_and_bounded(server: Server) -> None:
     answer = server.get(None, "openapi.json")
-    assert answer.status == 200 and len(answer.body) < 100_000
+    assert answer.status == 200 and len(answer.body) < 150_000
     _require_resolved(answer.json)
     assert server.get(None, "openapi.json", **{"If-None-Match": answer.headers["etag"]}).status == 304
     one = server.get(None, "openapi.json?type=Observation")

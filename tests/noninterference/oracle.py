@@ -111,7 +111,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
 }
 _NOW_HELD = ("held", "withheld", "later")
 _FOREIGN = ("other patient", "other patient", "mixed")
-_PROXY = ("minor", "thread", "relation", "act", "restricted", "own act on a hidden row", "policy of the caller")
+_PROXY = ("minor", "thread", "relation", "act", "restricted", "own act on a hidden row", "policy of the caller", "restricted terminology")
 _SEQUENCES = ("source deleted", "source replaced", "source re-created")
 _LABELS = ("labelled", "labelled", "unclassified", "visit", "moved", "inherited", "inherited", "contained", *_SEQUENCES)
 _FILES = ("later file", "named medication")
@@ -122,8 +122,8 @@ HIDDEN: dict[str, tuple[str, ...]] = {
     "AS": (*_NOW_HELD, *_FOREIGN, *_FILES),
     "BE": (*_NOW_HELD, *_LABELS, "mixed", "minor", "class", "later file"),
     "BO": ("class", "class", "visit", "held"),
-    "NA": (*_NOW_HELD, *_FOREIGN, "class", "class", "class"),
-    "SC": (*_NOW_HELD, *_FOREIGN, *_LABELS, "class", "class", "class"),
+    "NA": (*_NOW_HELD, *_FOREIGN, "class", "class", "class", "terminology", "terminology"),
+    "SC": (*_NOW_HELD, *_FOREIGN, *_LABELS, "class", "class", "class", "terminology", "terminology"),
     "PX": (*_NOW_HELD, *_FOREIGN, *_PROXY, *_LABELS, "ordinary", "ordinary", "ordinary", "class"),
 }
 # Rows hidden by their data class alone.

@@ -75,10 +75,13 @@ class AnyClass(frozenset[int]):
         return True
 
 
-def relook(patch: Patch, code: str, look: Any) -> None:
-    """Replace the read handler of one interaction in the routing table."""
-    for methods in routing._BY_KEY.values():
-        for method, row in list(methods.items()):
-            if row.code == code and row.read_handler is not None:
-                made = routing._read_route(row.code, row.method, row.shape, look)
-                patch.setitem(methods, method, made)
+def relook(patch: Patch, code: str, look: Any, name: str = "") -> None:
+    """Replace the read handler of one interaction, or of the operation of this name, in the routing table."""
+    for key, routes in routing._BY_KEY.items():
+        made = [
+            routing._read_route(row.code, row.method, row.shape, look, row.body, row.admit, row.typed)
+            if row.code == code and row.read_handler is not None and (not name or row.shape[-1] == name)
+            else row
+            for row in routes
+        ]
+        patch.setitem(routing._BY_KEY, key, made)

@@ -217,6 +217,19 @@ def a_patch_is_applied_to_the_stored_version(patch: Patch) -> None:
 
 
 @leak("W04")
+def a_patch_in_xml_is_applied_to_the_stored_version(patch: Patch) -> None:
+    exact = write.current_for_change
+
+    async def current_for_change(context: Any, request: Any) -> Any:
+        current = await exact(context, request)
+        if current.visible is None or request.headers.get("content-type") != "application/xml-patch+xml":
+            return current
+        return current._replace(visible=msgspec.structs.replace(current.visible, body=current.stored.body))
+
+    patch.setattr(write, "current_for_change", current_for_change)
+
+
+@leak("W04")
 def a_patch_of_a_hidden_row_is_tried(patch: Patch) -> None:
     exact = write.current_for_change
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.access import versions, view
+from fhir_server.access import stored_terminology, versions, view
 from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, not_found
 from fhir_server.access.visible_history import NumberedPage, VisibleHistory
 from fhir_server.errors import Problem
@@ -121,6 +121,31 @@ def _matching(patch: Patch, kinds: tuple[type, ...]) -> None:
         return exact(filter, row, AnyClass() if isinstance(filter, kinds) else classes, others)
 
     patch.setattr(match, "matches", matches)
+
+
+def _terminology_that_sees(patch: Patch, *types: str) -> None:
+    """Let terminology be that of the institution for these types."""
+
+    def terminology(self: View) -> Any:
+        async def find(type: str, where: Any, limit: int) -> list[VisibleVersion]:
+            if type not in types:
+                return await self.find_included(type, where, limit)
+            page = await self._snapshot.find(type, where, await unlimited(self), limit=limit)
+            return await self._visible_versions(page.rows)
+
+        return stored_terminology.terminology_of(find)
+
+    patch.setattr(View, "terminology", property(terminology))
+
+
+@leak("Q14")
+def a_search_knows_value_sets_that_are_hidden(patch: Patch) -> None:
+    _terminology_that_sees(patch, "ValueSet")
+
+
+@leak("Q14")
+def hierarchies_and_maps_that_are_hidden_are_known(patch: Patch) -> None:
+    _terminology_that_sees(patch, "CodeSystem", "ConceptMap")
 
 
 @leak("Q05")

@@ -107,7 +107,7 @@ def a_header_tells_how_many_rows_were_looked_at(patch: Patch) -> None:
         looked = await view._snapshot.count("Observation", EVERYTHING, await unlimited(view))
         return msgspec.structs.replace(answer, headers=(*answer.headers, (b"server-timing", b"rows;dur=%d" % looked)))
 
-    relook(patch, "operation", looking)
+    relook(patch, "operation", looking, "$everything")
 
 
 @leak("S15")

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from fhir_server.search import index
 from tests.noninterference.case_generator import Case
+from tests.noninterference.operation_requests import OperationRequests
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
-from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
+from tests.noninterference.resource_factory import CODES, KINDS, LOINC
+from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, text_of
 
 _MODIFIERS = {
-    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in", ":of-type"),
+    "token": ("", "", "", ":not", ":not", ":missing", ":text", ":in", ":not-in", ":below", ":of-type"),
     "reference": ("", "", "", ":missing", ":Patient", ":Observation", ":identifier"),
     "string": ("", "", ":exact", ":contains", ":missing"),
     "uri": ("", "", ":below", ":missing"),
@@ -59,7 +62,7 @@ def _ways(type: str, types: tuple[str, ...]) -> Iterator[Way]:
                 yield Way(source, code, True)
 
 
-class Asker(Writes):
+class Asker(OperationRequests):
     """Generates the requests for a case."""
 
     def __init__(self, case: Case, capability: Capability, seed: int) -> None:
@@ -86,15 +89,22 @@ class Asker(Writes):
             (16, self.search), (10, self.chained), (8, self.element), (9, self.sorted), (7, self.include), (7, self.revinclude),
             (4, self.counted), (5, self.posted), (4, self.several), (6, self.compartment),
             (7, self.read), (5, self.conditional_read), (6, self.history), (5, self.vread), (5, self.everything), (5, self.batch),
-            (3, self.whole), (2, self.export), (4, self.elements), (4, self.conditional_create),
+            (3, self.whole), (8, self.operation), (2, self.export), (4, self.elements), (4, self.conditional_create),
             (4, self.create), (3, self.update), (2, self.delete), (3, self.transaction), (3, self.malformed),
             (3, self.conditional_update), (1, self.conditional_delete), (2, self.conditional_entries),
-            (3, self.patch), (1, self.patch_entry), (4, self.validate), (3, self.create_with_provenance),
+            (3, self.patch), (1, self.patch_entry), (2, self.in_xml), (4, self.validate), (6, self.terminology),
+            (3, self.create_with_provenance),
         )  # fmt: skip
         context = self._case.caller.kind == "BO"  # the only caller here who may update resources
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
         weights = [weight * (8 if context and make in updates else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
+
+    def in_xml(self) -> Ask:
+        """A question that is answered in XML."""
+        make = self._pick(self.search, self.include, self.read, self.history, self.everything, self.batch, self.patch, self.validate)
+        ask = make()
+        return replace(ask, kind="in-xml", headers=(*ask.headers, ("accept", "application/fhir+xml")))
 
     def steady(self) -> list[Ask]:
         """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
@@ -103,7 +113,7 @@ class Asker(Writes):
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
-        return asks + self._by_reference() + self._through_hidden_elements()
+        return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 
     def _through_hidden_elements(self) -> list[Ask]:
         """Return a chain and a ``_has`` through each reference to a visible row that is in a hidden element."""
@@ -169,10 +179,41 @@ class Asker(Writes):
         if modifier in (":of-type", ":identifier"):
             known = (self._probes.hidden.get((type, param + modifier)), self._probes.shown.get((type, param + modifier)))
             return param + modifier, self._pick(*(self._pick(*values) for values in known if values), f"s|c|{UNKNOWN}")
+        if kind == "token" and modifier in (":in", ":not-in"):
+            return param + modifier, self._value_set()
+        if kind == "token" and modifier == ":below":
+            return param + modifier, f"{self._pick(KINDS, LOINC)}|{self._pick('a', 'b', '718-7')}"
         values = [self._value(type, param, kind) for _ in range(self._pick(1, 1, 1, 2))]
         if modifier == ":Patient" or modifier == ":Observation":
             values = [value.partition("/")[2] or value for value in values]
         return param + modifier, ",".join(values)
+
+    def _value_set(self) -> str:
+        """A value set, mostly one that may be hidden."""
+        named = [name for name in (*self._probes.hidden_ids, *self._probes.shown_ids) if name.startswith("ValueSet/")]
+        shipped = "http://hl7.org/fhir/ValueSet/observation-category"
+        return self._pick(CODES, CODES, *named, shipped, f"{CODES}|1")
+
+    def terminology(self) -> Ask:
+        """Ask of a value set, a code system or a map, or search by it, mostly by one that may be hidden."""
+        if self._random.random() < 0.5:
+            below = ("code:below", f"{KINDS}|{self._pick('a', 'b', 'c')}")
+            by = self._pick(("code:in", self._value_set()), ("code:not-in", self._value_set()), below)
+            return Ask.get("terminology", "Observation", [by, *self._shape()])
+        code = [("system", self._pick(LOINC, KINDS)), ("code", self._pick("718-7", "a", "b", "29463-7"))]
+        named = [name for name in self._probes.hidden_ids if name.partition("/")[0] in ("ValueSet", "CodeSystem", "ConceptMap")]
+        one = self._pick(*named, "ValueSet", "CodeSystem", "ConceptMap")
+        type = one.partition("/")[0]
+        url = {"ValueSet": CODES, "CodeSystem": KINDS, "ConceptMap": "urn:twins:map"}[type]
+        of = [] if "/" in one or self._random.random() < 0.1 else [("url", url)]
+        if type == "ConceptMap":
+            return Ask.get("terminology", f"{one}/$translate", [*(of if self._random.random() < 0.5 else []), *code])
+        if type == "ValueSet":
+            return Ask.get("terminology", f"{one}/{self._pick('$expand', '$validate-code')}", of + self._pick([], code))
+        if self._random.random() < 0.5:
+            return Ask.get("terminology", "CodeSystem/$lookup", code)
+        both = [("codeA", "a"), ("codeB", self._pick("b", "c")), *([] if "/" in one else [("system", KINDS)])]
+        return Ask.get("terminology", *self._pick((f"{one}/$subsumes", both), (f"{one}/$validate-code", [*of, ("code", "b")])))
 
     def _chained(self, type: str, depth: int = 0) -> tuple[str, str]:
         """A chained parameter or ``_has``, of which the last step is mostly about hidden rows."""
@@ -245,6 +286,8 @@ class Asker(Writes):
         pairs = [("_type", ",".join({self._type(), self._type()}))] if self._random.random() < 0.5 else []
         if self._random.random() < 0.3:
             pairs.append(("_since", self._value(self._type(), "_lastUpdated", "date")))
+        if self._random.random() < 0.2:
+            pairs.append(("_elements", self._pick("id", "code,subject", "Observation.note,result")))
         if self._random.random() < 0.3:
             type = self._type()
             pairs.append(("_typeFilter", f"{type}?" + "=".join(self._criterion(type))))

@@ -29,6 +29,9 @@ PLACES = ("clinic", "laboratory")
 SENSITIVE_PLACES = ("mental-health", "drug-treatment")
 
 
+CODES, KINDS = "urn:twins:codes", "urn:twins:kinds"
+
+
 @dataclass
 class Recipes:
     """Generates resources.  ``word`` returns a new word for free text, which marks hidden data if the row is hidden."""
@@ -61,6 +64,23 @@ class Recipes:
             "code": coded(LOINC, self.pick(*codes)), "subject": ref("Patient", patient), "effectiveDateTime": self.time(),
             "performer": [ref("Practitioner", self.pick("dr-one", "dr-two"))], "valueQuantity": self.quantity(), **more,
         }  # fmt: skip
+
+    def value_set(self) -> Json:
+        """Return a value set of codes that visible rows have."""
+        codes = self.random.sample((*ORDINARY_LAB, *VITALS, "85354-9"), 3)
+        compose = {"include": [{"system": LOINC, "concept": [{"code": code} for code in codes]}]}
+        return {"resourceType": "ValueSet", "url": CODES, "status": "active", "name": self.word(), "compose": compose}
+
+    def code_system(self) -> Json:
+        """Return a code system with a hierarchy of codes."""
+        concept = {"code": "a", "concept": [{"code": self.pick("b", "c"), "display": self.word()}]}
+        return {"resourceType": "CodeSystem", "url": KINDS, "status": "active", "content": "complete", "concept": [concept]}
+
+    def concept_map(self) -> Json:
+        """Return a map of codes that visible rows have."""
+        element = [{"code": self.pick(*ORDINARY_LAB), "target": [{"code": self.word(), "equivalence": "equal"}]}]
+        group = [{"source": LOINC, "target": KINDS, "element": element}]
+        return {"resourceType": "ConceptMap", "url": "urn:twins:map", "status": "active", "group": group}
 
     def of_specimen(self, patient: str) -> Json:
         """Return a result with its specimen contained in it."""

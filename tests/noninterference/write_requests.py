@@ -15,6 +15,7 @@ from tests.noninterference.resource_factory import ref
 
 UNKNOWN = "zz-never-existed"
 JSON_TYPE = ("content-type", "application/fhir+json")
+XML_PATCH_TYPE = ("content-type", "application/xml-patch+xml")
 
 
 class Writes:
@@ -203,8 +204,10 @@ class Writes:
                 )
             )  # fmt: skip
         kind, body = ("content-type", "application/json-patch+json"), json.dumps(operations).encode()
-        if self._random.random() < 0.4:
+        if (fate := self._random.random()) < 0.4:
             kind, body = JSON_TYPE, text_of(self._fhirpath_patch(name.partition("/")[0], elements))
+        elif fate < 0.6:
+            kind, body = XML_PATCH_TYPE, self._xml_patch(name.partition("/")[0], elements)
         match = tuple(header for header in ask.headers if header[0] == "if-match" and self._random.random() < 0.3)
         if self._random.random() < 0.2:
             type = name.partition("/")[0]
@@ -213,10 +216,11 @@ class Writes:
 
     def _patch_of_hidden_part(self, name: str, element: str, value: Any) -> Ask:
         """Test, copy or remove what is hidden in a visible row."""
-        if self._random.random() < 0.3:
-            type = name.partition("/")[0]
-            body = text_of(self._fhirpath_patch(type, [element]))
-            return Ask("patch", "PATCH", name, "", (JSON_TYPE,), body)
+        type = name.partition("/")[0]
+        if (fate := self._random.random()) < 0.3:
+            return Ask("patch", "PATCH", name, "", (JSON_TYPE,), text_of(self._fhirpath_patch(type, [element])))
+        if fate < 0.5:
+            return Ask("patch", "PATCH", name, "", (XML_PATCH_TYPE,), self._xml_patch(type, [element]))
         place = f"/{element}"
         operations: list[dict[str, Any]] = self._pick(
             [{"op": "test", "path": place, "value": value}],
@@ -227,6 +231,17 @@ class Writes:
         )
         header = ("content-type", "application/json-patch+json")
         return Ask("patch", "PATCH", name, "", (header,), json.dumps(operations).encode())
+
+    def _xml_patch(self, type: str, elements: list[str]) -> bytes:
+        """Select, and so test, add to, replace or remove an element, or an item of one."""
+        place = f"f:{type}/f:{self._pick(*elements)}" + self._pick("", "", "[1]", "[2]", "/*[1]", "/@value")
+        operation = self._pick(
+            f'<remove sel="{place}"/>',
+            f'<replace sel="{place}">zz</replace>',
+            f'<add sel="{place}" type="@id">zz</add>',
+            f'<add sel="{place}" pos="after"><f:language value="en"/></add>',
+        )
+        return f'<diff xmlns:f="http://hl7.org/fhir">{operation}</diff>'.encode()
 
     def _fhirpath_patch(self, type: str, elements: list[str]) -> dict[str, Any]:
         path = f"{type}.{self._pick(*elements)}"

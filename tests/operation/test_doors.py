@@ -42,6 +42,7 @@ READS = (
     ("GET", "/fhir/Observation?patient=teen", None),
     ("GET", "/fhir/AuditEvent", None),
     ("POST", "/fhir/Patient/$validate", {"resourceType": "Patient"}),
+    ("POST", "/fhir/ValueSet/$expand", {"resourceType": "Parameters"}),
     ("GET", "/oauth/jwks", None),
     ("GET", "/.well-known/openid-configuration", None),
     ("POST", "/oauth/introspect", {"token": "x"}),

@@ -22,6 +22,7 @@ LASTING = {
 }  # fmt: skip
 COUNTS_AND_LOCKS = {
     "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account", "clients-of-session",
+    "closure",
     "device", "dpop-proof", "export",
     "export-page", "export-slot", "export-turn", "jti", "known-network", "link-pause", "link-place", "link-renewing",
     "logout-notice", "logout-request", "naming-client", "one-time-code", "open-app", "pairwise-account", "pairwise-subject", "rate-limit",

@@ -32,6 +32,9 @@ Interval = tuple[int, int]
 def interval(text: str) -> Interval:
     """The interval of a date, dateTime or instant of any precision.  Raises ValueError for any other text."""
     parsed = fhir_dates.parse(text)
+    if parsed is None and text and " " in text:
+        # In a query string, the plus of an offset is a blank if it is not percent-encoded; HAPI's client sends it so.
+        parsed = fhir_dates.parse(text.replace(" ", "+"))
     if parsed is None:
         raise ValueError("a date is written yyyy, yyyy-mm, yyyy-mm-dd or yyyy-mm-ddThh:mm[:ss] with Z or an offset")
     if parsed.hour is not None and (parsed.hour > 23 or (parsed.minute or 0) > 59 or (parsed.second or 0) > 60):

@@ -61,7 +61,7 @@ def parse_value(text: str, context: ValueContext) -> TokenIs:
 TOKEN = ParameterType(
     "token",
     ("CodeableConcept", "Coding", "Identifier", "Boolean", "Code", "Uri"),
-    frozenset({"not", "of-type"}),
+    frozenset({"not", "of-type", "in", "not-in", "above", "below"}),
     extract,
     parse_value,
     extract_more,

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable
 
 from fhir_server.search.filters import Filter
+from fhir_server.search.rows import RowEntries
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, VersionStamp
 from fhir_server.store.mongodb.reader import MongoSnapshot
@@ -45,6 +46,12 @@ class FlushedReads(MongoSnapshot):
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         await self._flush()
         return await super().references_of(type, param, visibility, among)
+
+    async def entries_of(
+        self, type: str, where: Filter, visibility: Visibility, params: Collection[tuple[str, str]], limit: int
+    ) -> tuple[RowEntries, ...]:
+        await self._flush()
+        return await super().entries_of(type, where, visibility, params, limit)
 
     async def types_of_unfiltered(self, patients: frozenset[str]) -> frozenset[str]:
         await self._flush()

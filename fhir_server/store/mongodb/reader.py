@@ -14,7 +14,7 @@ from fhir_server import budget
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.rows import STALE_LINK, Position, SortKey
+from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp, chains
 from fhir_server.store.conditions import refers_to
@@ -218,6 +218,21 @@ class MongoSnapshot:
                 ]
                 found.update([group["_id"] for group in await self._aggregate([matched, *groups])])
         return frozenset(found if among is None else found & among)
+
+    async def entries_of(
+        self, type: str, where: Filter, visibility: Visibility, params: Collection[tuple[str, str]], limit: int
+    ) -> tuple[RowEntries, ...]:
+        where = await self._resolved(type, where)
+        fields = {"id": 1, **{docs.ARRAYS[kind][0]: 1 for _, kind in params}}
+        found: dict[str, dict[Entry, None]] = {}
+        for clause in visibility.clauses:
+            paths = access_paths(type, where, Visibility((clause,), visibility.now))
+            query = either(*[path.query for path in paths]) if paths else FALSE
+            for document in await self._find_current(query, fields, limit=limit) if query != FALSE else ():
+                admitted = [entry for entry in docs.decode_entries(document) if entry.class_id in clause.classes]
+                wanted = {Entry(entry.param, entry.kind, entry.value): None for entry in admitted if (entry.param, entry.kind) in params}
+                found.setdefault(document["id"], {}).update(wanted)
+        return tuple([RowEntries(id, tuple(entries)) for id, entries in [*found.items()][:limit]])
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         found = await self._find_current({"_id": {"$in": sorted(set(targets))}}, docs.VISIBILITY)

@@ -21,7 +21,7 @@ import apsw
 
 from fhir_server import budget
 from fhir_server.search.filters import Filter
-from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.rows import Position, RowEntries, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, Row
 from fhir_server.store.sqlite.interning import Names
@@ -144,6 +144,11 @@ class ReadingSnapshot(SqliteSnapshot):
 
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         return await self._answer(super().references_of, type, param, visibility, among)
+
+    async def entries_of(
+        self, type: str, where: Filter, visibility: Visibility, params: Collection[tuple[str, str]], limit: int
+    ) -> tuple[RowEntries, ...]:
+        return await self._answer(super().entries_of, type, where, visibility, params, limit)
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         return await self._answer(super().visible, tuple(targets), visibilities)

@@ -17,17 +17,17 @@ from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
 from fhir_server.search import match
 from fhir_server.search.filters import EVERYTHING, Filter
-from fhir_server.search.rows import STALE_LINK, Entry, Position, SearchableRow, SortKey
+from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, PermissionEpoch, Row, VersionStamp, chains
-from fhir_server.store.conditions import refers_to
 from fhir_server.store.sqlite import logs, planner, purging
 from fhir_server.store.sqlite import rows as rows_
+from fhir_server.store.sqlite.index_entries import found_entries, found_references
 from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
 from fhir_server.store.sqlite.steps import SqliteSteps
-from fhir_server.store.sqlite.translate import FilterTranslator, class_admitted, class_mask, of_row, parameter_number
+from fhir_server.store.sqlite.translate import FilterTranslator, class_mask
 
 SECONDS: Final = 2.0  # time limit of one statement
 _STEPS: Final = 4_000  # instructions of SQLite's virtual machine between two checks of the time limit
@@ -271,20 +271,12 @@ class SqliteSnapshot:
         return frozenset([id for (id,) in self.rows(sql, args)])
 
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
-        translator, number = FilterTranslator(type, self.names), parameter_number(type, param, "reference", self.names)
-        where = refers_to(param, among)
-        found: set[str] = set()
-        for clause in visibility.clauses if number is not None else ():
-            paths = planner.access_paths_of_all(translator, where, Visibility((clause,), visibility.now), self)
-            if paths:
-                text, args = union(paths)
-                admitted, admitted_args = class_admitted("x", clause.classes)
-                sql = (
-                    f"WITH h AS MATERIALIZED ({text}) SELECT DISTINCT x.target FROM h CROSS JOIN {of_row('ref', 'x')}"
-                    f" WHERE x.rid = h.rid AND x.param = ? AND {admitted}"
-                )
-                found.update([target for (target,) in self.rows(sql, (*args, number, *admitted_args))])
-        return frozenset(found if among is None else found & among)
+        return found_references(self, type, param, visibility, among)
+
+    async def entries_of(
+        self, type: str, where: Filter, visibility: Visibility, params: Collection[tuple[str, str]], limit: int
+    ) -> tuple[RowEntries, ...]:
+        return found_entries(self, type, await self._resolved(type, where), visibility, params, limit)
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         types: dict[int, tuple[str, Visibility]] = {}

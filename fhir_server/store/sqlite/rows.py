@@ -154,6 +154,11 @@ def unpack(text: bytes) -> IndexRows:
     return _decode_rows(text)
 
 
+def decode_value(kind: str, row: tuple[Any, ...], names: Names) -> tuple[Any, ...]:
+    """Return the value of an entry from the columns of its table (:data:`TABLES`)."""
+    return _VALUE[kind](row, names)
+
+
 def decode_entries(text: bytes, names: Names) -> tuple[Entry, ...]:
     """Return the entries of an ``entries`` column, without their paths."""
     decoded = []
