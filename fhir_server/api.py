@@ -7,7 +7,7 @@ request, before its body is read: without a good token nothing is read or parsed
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Coroutine, MutableMapping
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +25,8 @@ from fhir_server.interactions.accept import format_of_errors, require_acceptable
 from fhir_server.interactions.formats import Formats, is_xml
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, header_fields, parse_query
 from fhir_server.interactions.patch import ACCEPT_PATCH
+from fhir_server.interactions.public_documents import Document
+from fhir_server.interactions.registry import BUNDLE
 from fhir_server.interactions.routing import Route, match_route, may_be_answered_later, methods, unsupported
 from fhir_server.interactions.service import Service
 from fhir_server.memory import WorkingMemory
@@ -68,8 +70,6 @@ _TO_NO_ROUTE = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 # additional headers of error responses, by status
 _ERROR_HEADERS = {401: ((b"www-authenticate", b'Bearer realm="fhir"'),), 429: ((b"retry-after", b"60"),)}
 
-_BUNDLE = Route("transaction", "POST", (), batch.process_bundle, body="bundle")
-
 
 class RequestLimits(NamedTuple):
     """The largest bodies of requests, what each request may spend, how many of one client are served at a time, and the bytes that all
@@ -97,7 +97,7 @@ class FhirApi:
         clock: Clock,
         audit_log: AuditLog,
         limits: RequestLimits,
-        documents: dict[tuple[str, ...], Callable[[], Response]],
+        documents: dict[tuple[str, ...], Document],
         smart: SmartContext | None = None,
         *,
         padding_key: bytes = b"",
@@ -120,8 +120,8 @@ class FhirApi:
         """Build the documents and the tables of all types, so that the first request for one does not wait."""
         for type in catalog():
             definitions.search_parameters(type)
-        for document in self._documents.values():
-            document()
+        for path, document in self._documents.items():
+            document(Request("GET", path, (), {}, b"", self._clock()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         line = self._turns.line(self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0])
@@ -156,7 +156,7 @@ class FhirApi:
             response = await self._in_turn(work, line, spending)
             if response.stream is not None:
                 response.stream = self._in_turns(response.stream, line)
-            headers = (*response.headers, *_COMMON)
+            headers = _with_common(response.headers)
         except Problem as problem:
             response = await self._error(problem, request, scope)
             headers = response.headers
@@ -264,7 +264,7 @@ class FhirApi:
         if "dpop" in request.headers and document is None:
             request.proven = await self._proven(request, sent_path)
         is_bundle = not request.path and request.method not in ("GET", "HEAD")
-        route = _BUNDLE if is_bundle or document is not None else match_route(request)
+        route = BUNDLE if is_bundle or document is not None else match_route(request)
         try:
             request.query = parse_query(query)
         except Problem:
@@ -272,7 +272,8 @@ class FhirApi:
                 await self._service.authenticate(request, audit)
             raise
         if document is not None:
-            return await self._formats.document(request, document(), format_of_errors(request))
+            found = document(request)
+            return found if found.status == 304 else await self._formats.document(request, found, format_of_errors(request))
         media = require_acceptable(request, route.media)
         if route.method != ("GET" if request.method == "HEAD" else request.method):
             raise unsupported(request)
@@ -318,9 +319,15 @@ class FhirApi:
 
 
 def _may_be_answered_later(request: Request, route: Route) -> bool:
-    if route is _BUNDLE:
+    if route is BUNDLE:
         return batch.is_of_reads(request.body)
     return request.method != "HEAD" and may_be_answered_later(route)
+
+
+def _with_common(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of a response, and those of all responses that it does not have itself."""
+    own = {name for name, _ in headers} & {b"cache-control"}
+    return (*headers, *(pair for pair in _COMMON if pair[0] not in own)) if own else (*headers, *_COMMON)
 
 
 def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:

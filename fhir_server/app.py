@@ -13,7 +13,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from inspect import signature
 from pathlib import Path
@@ -39,9 +38,13 @@ from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.errors import RETRY_READ_ONLY, Problem
+from fhir_server.interactions import openapi
 from fhir_server.interactions.capability import capability_statement
-from fhir_server.interactions.messages import JSON, Response
+from fhir_server.interactions.messages import Request as FhirRequest
+from fhir_server.interactions.public_documents import Document, json_document, metadata
+from fhir_server.interactions.registry import METADATA, OPENAPI, SMART_CONFIGURATION
 from fhir_server.interactions.service import Service, no_restriction
+from fhir_server.interactions.terminology_capabilities import terminology_capabilities
 from fhir_server.observability.health import Health
 from fhir_server.observability.metrics import Metrics
 from fhir_server.observability.middleware import App, Observed
@@ -303,37 +306,45 @@ class RootApp:
 
 
 def fhir_api(components: Components) -> FhirApi:
-    """Build the FHIR API, to be mounted at the FHIR base.  Its CapabilityStatement is built on first use."""
+    """Build the FHIR API, to be mounted at the FHIR base.  Its public documents are built on first use."""
     settings = components.settings
     started = components.clock()
 
-    @cache
-    def capability() -> Response:
-        configuration = documents.smart_configuration(components.smart)
-        oauth = {
-            "authorize": configuration["authorization_endpoint"],
-            "token": configuration["token_endpoint"],
-            "introspect": configuration["introspection_endpoint"],
-            "manage": configuration["management_endpoint"],
-            "register": configuration["registration_endpoint"],
-            "revoke": configuration["revocation_endpoint"],
-        }
-        return Response(
-            200,
-            capability_statement(settings.base, oauth, started, several_deletes=settings.max_conditional_deletes > 1),
-            ((b"content-type", JSON),),
-        )
+    def configuration() -> dict[str, Any]:
+        return documents.smart_configuration(components.smart)
 
-    def smart_configuration() -> Response:
-        body = json.dumps(documents.smart_configuration(components.smart), ensure_ascii=False, separators=(",", ":")).encode()
-        return Response(200, body, ((b"content-type", b"application/json"),))
+    def capability(*, normative: bool = False) -> dict[str, Any]:
+        found = configuration()
+        oauth = {name: found[f"{endpoint}_endpoint"] for name, endpoint in _OAUTH_URIS.items()}
+        several = settings.max_conditional_deletes > 1
+        return capability_statement(settings.base, oauth, started, several_deletes=several, normative=normative)
 
-    public: dict[tuple[str, ...], Callable[[], Response]] = {
-        ("metadata",): capability,
-        (".well-known", "smart-configuration"): smart_configuration,
+    def smart_configuration(_: FhirRequest) -> bytes:
+        return json.dumps(configuration(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    modes = {
+        "full": capability,
+        "normative": lambda: capability(normative=True),
+        "terminology": lambda: terminology_capabilities(settings.base, started),
+    }
+    public: dict[tuple[str, ...], Document] = {
+        METADATA: metadata(modes),
+        SMART_CONFIGURATION: json_document(smart_configuration),
+        OPENAPI: json_document(lambda request: openapi.document(settings.base, request.query)),
     }
     limits, padding = request_limits(settings), _key(settings, b"length of compressed answers")
     return FhirApi(components.service, components.clock, components.auditor, limits, public, components.smart, padding_key=padding)
+
+
+# Names in SMART's extension of the CapabilityStatement, and the endpoints as RFC 8414 and SMART call them.
+_OAUTH_URIS = {
+    "authorize": "authorization",
+    "token": "token",
+    "introspect": "introspection",
+    "manage": "management",
+    "register": "registration",
+    "revoke": "revocation",
+}
 
 
 def request_limits(settings: Settings) -> RequestLimits:

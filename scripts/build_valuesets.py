@@ -102,6 +102,7 @@ CODE_SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
         "change-operation": "The operator made the server read-only, closed it for maintenance, or opened it",
         "end-all-access": "The operator ended all access of everybody, of a person or of an app",
         "reload": "A server process took over a changed policy and changed code lists, or refused them",
+        "add-package": "The operator added a package of definitions", "remove-package": "The operator removed such a package",
     }),
 }  # fmt: skip
 

@@ -29,6 +29,11 @@ def is_well_formed(header: str) -> bool:
     return _LIST.fullmatch(header) is not None
 
 
+def names_tag(header: str, tag: str) -> bool:
+    """Whether an ``If-None-Match`` header names this opaque tag."""
+    return not {"*", tag}.isdisjoint(_tags(header))
+
+
 def names_body(header: str, version: VisibleVersion) -> bool:
     """Whether an ``If-None-Match`` header names this version with this body, so that the client need not receive it again."""
     tags = _tags(header)

@@ -20,9 +20,11 @@ from fhir_server.allocator import configure_allocator
 from fhir_server.app import Components, application
 from fhir_server.cli.base import load_settings, main, operator_errors, run_with_components, without_credentials
 from fhir_server.cli.create_store import create_store
+from fhir_server.cli.packages import packages_of
 from fhir_server.cli.store import LOAD_KEY, load_key, local_date
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent.labeling_version import labeling_digest
+from fhir_server.interactions.operation_definitions import operation_definitions
 from fhir_server.maintenance.examination import require_store
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
@@ -32,6 +34,7 @@ from fhir_server.observability.metrics import FOLDER, text_of_all_processes
 from fhir_server.observability.metrics_server import MetricsServer
 from fhir_server.observability.trace_settings import load_traces
 from fhir_server.package_data import data_folder
+from fhir_server.packages.product import GUIDE, product_package
 from fhir_server.settings import Settings
 from fhir_server.smart.demo import PASSWORD
 from fhir_server.web.connections import ConnectionLimits, LimitedProtocol, open_files
@@ -110,6 +113,7 @@ async def _load_demo(components: Components) -> None:
             await loader.load(unit, report)
     if report.rejects:
         raise ValueError(f"A demo record was rejected: {report.rejects[0].decode()}")
+    await packages_of(components).add(product_package(GUIDE, operation_definitions()))
     await components.store.key_values.put(LOAD_KEY, "demo", b"loaded", MAX_INSTANT)
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import fhir_server
 from fhir_server.clock import instant_text
 from fhir_server.interactions.patch import FORMATS
-from fhir_server.interactions.routing import ROUTES
+from fhir_server.interactions.registry import REGISTRY
 from fhir_server.resources import catalog, definitions
-from fhir_server.resources.models import model
 from fhir_server.search import index
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
@@ -21,40 +20,58 @@ _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 _COMPARTMENT = "http://hl7.org/fhir/CompartmentDefinition"
 _BULK = "http://hl7.org/fhir/uv/bulkdata"
 _RAW = "Content is read and written as it is, too (http://hl7.org/fhir/R4/binary.html#rest)."
-_OPERATIONS = tuple(dict.fromkeys((route.shape, route.definition) for route in ROUTES if route.definition))
-_CODES = tuple(dict.fromkeys(route.code for route in ROUTES if route.shape[:1] == ("{type}",) and route.code != "operation"))
+_OPERATIONS = tuple(dict.fromkeys((served.shape, served.definition) for served in REGISTRY if served.definition))
+_CODES = tuple(dict.fromkeys(served.code for served in REGISTRY if served.shape[:1] == ("{type}",) and served.code != "operation"))
+# http://hl7.org/fhir/R4/valueset-system-restful-interaction.html; one URL takes both kinds of Bundles
+_OF_SYSTEM = frozenset({"transaction", "batch", "search-system", "history-system"})
+# Names that any type can be the target of would be most of the statement, and ``*`` has them; US Core asks for one of them by name.
+_BY_NAME = "Provenance:target"
+# http://hl7.org/fhir/R4/resourcelist.html
+_NORMATIVE = frozenset(
+    {
+        "Binary", "Bundle", "CapabilityStatement", "CodeSystem", "Observation", "OperationDefinition", "OperationOutcome",
+        "Parameters", "Patient", "StructureDefinition", "ValueSet",
+    }
+)  # fmt: skip
 
 
-def capability_statement(base: str, oauth: dict[str, str], now: int, *, several_deletes: bool = False) -> bytes:
-    """The statement of a server at ``base``, as JSON text.
+def capability_statement(
+    base: str, oauth: dict[str, str], now: int, *, several_deletes: bool = False, normative: bool = False
+) -> dict[str, Any]:
+    """The statement of a server at ``base``.
 
     ``oauth`` holds the URLs of the OAuth endpoints by their names in the oauth-uris extension (``authorize``, ``token``, ...).
-    ``several_deletes``: a conditional delete may delete several resources.
-    The first call imports the typed models, which takes a fraction of a second.
+    ``several_deletes``: a conditional delete may delete several resources.  ``normative``: with R4's normative types only.
     """
-    statement = model("CapabilityStatement")(
-        status="active",
-        date=instant_text(now),
-        kind="instance",
-        instantiates=[f"{_BULK}/CapabilityStatement/bulk-data"],
-        software={"name": "fhir-server", "version": fhir_server.__version__},
-        implementation={"description": "Patient-facing record", "url": base},
-        fhirVersion="4.0.1",
-        format=["application/fhir+json", "application/fhir+xml", "json", "xml"],
-        patchFormat=list(FORMATS),
-        rest=[
+    types = [type for type in sorted(catalog()) if not normative or type in _NORMATIVE]
+    codes = dict.fromkeys(code for served in REGISTRY for code in _system_codes(served.code))
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": instant_text(now),
+        "kind": "instance",
+        "instantiates": [f"{_BULK}/CapabilityStatement/bulk-data"],
+        "software": {"name": "fhir-server", "version": fhir_server.__version__},
+        "implementation": {"description": "Patient-facing record", "url": base},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
+        "patchFormat": list(FORMATS),
+        "rest": [
             {
                 "mode": "server",
                 "security": _security(oauth),
-                "resource": [_resource(type, several_deletes) for type in sorted(catalog())],
-                "interaction": [{"code": "batch"}, {"code": "transaction"}, {"code": "search-system"}, {"code": "history-system"}],
+                "resource": [_resource(type, several_deletes) for type in types],
+                "interaction": [{"code": code} for code in codes],
                 "compartment": [f"{_COMPARTMENT}/{name[0].lower()}{name[1:]}" for name in definitions.compartments()],
                 "operation": _operations(""),
             }
         ],
-    )
-    text: str = statement.model_dump_json()
-    return text.encode()
+    }
+
+
+def _system_codes(code: str) -> tuple[str, ...]:
+    """The codes of the whole server's interactions that an interaction stands for."""
+    return ("batch", "transaction") if code == "transaction" else (code,) if code in _OF_SYSTEM else ()
 
 
 def _security(oauth: dict[str, str]) -> dict[str, Any]:
@@ -82,7 +99,7 @@ def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
         "conditionalDelete": "multiple" if several_deletes else "single",
         "referencePolicy": ["literal", "enforced"],
         "searchInclude": ["*", *includes],
-        "searchRevInclude": ["*", *_reverse_includes()[type]],
+        "searchRevInclude": ["*", _BY_NAME, *_reverse_includes()[type]],
         "searchParam": [{"name": parameter.code, "type": parameter.kind} for parameter in parameters],
     }
     if type == "Binary":
@@ -100,10 +117,11 @@ def _operations(type: str) -> list[dict[str, str]]:
 
 @cache
 def _reverse_includes() -> dict[str, list[str]]:
-    """By type: the reference parameters of all types whose targets include it, as ``Type:code``."""
+    """By type: the reference parameters that are about some types only, and whose targets include it, as ``Type:code``."""
     parameters: dict[str, list[str]] = {type: [] for type in catalog()}
     for other in sorted(catalog()):
         for parameter in index.supported(other):
-            for target in dict.fromkeys(parameter.targets) if parameter.kind == "reference" else ():
+            targets = dict.fromkeys(parameter.targets) if parameter.kind == "reference" else {}
+            for target in targets if len(targets) < len(catalog()) // 2 else ():
                 parameters.setdefault(target, []).append(f"{other}:{parameter.code}")
     return parameters

@@ -18,6 +18,7 @@ from fhir_server.interactions.messages import JSON, AuditContext, LabelChange, R
 from fhir_server.interactions.meta_rights import may_restrain
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import current_for_change
+from fhir_server.packages import mark
 from fhir_server.writing.meta import MERGED, merged_meta, meta_of, without_items
 
 ADD: Final = "$meta-add"
@@ -38,6 +39,7 @@ async def change_meta(request: Request, service: Service, audit: AuditContext) -
     provenance_header.require_none(request)
     audit.just_admitted = False
     sent = _sent((await service.parser.draft(request.body, "Parameters")).value)
+    mark.require_no_mark({"meta": sent})
     audit.labels = LabelChange(request.path[2] == ADD, tuple(_text(item) for name in MERGED for item in sent.get(name, ())))
     return await service.write_with_view(request, audit, lambda context: _change_in(context, request, service, sent))
 

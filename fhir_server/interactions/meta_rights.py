@@ -15,6 +15,7 @@ from fhir_server.access.view import VisibleVersion
 from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.security_labels import is_restraint
 from fhir_server.errors import Issue, Problem
+from fhir_server.packages import mark
 from fhir_server.writing.draft import Draft
 from fhir_server.writing.meta import INTERNAL_META
 
@@ -31,6 +32,7 @@ def require_may_send(permissions: Permissions, draft: Draft, visible: VisibleVer
 
     Raises Problem ``forbidden`` that names each one that it may not send.
     """
+    mark.require_no_mark(draft.value)
     if permissions.may_write_labels or not (meta := draft.value.get("meta")):
         return
     present = (jsontext.parse(visible.body) if visible and visible.body else {}).get("meta", {})

@@ -253,10 +253,9 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-def _route_key(path: tuple[str, ...]) -> tuple[int, str]:
-    """What distinguishes the routes' paths: the number of segments, and the last segment that begins with ``_`` or ``$``."""
-    fixed = [segment for segment in path if segment[0] in "_$"]
-    return len(path), fixed[-1] if fixed else ""
+def _route_key(path: tuple[str, ...]) -> tuple[str, ...]:
+    """What distinguishes the routes' paths: the segments that begin with ``_`` or ``$``, and where they are."""
+    return tuple([segment if segment[0] in "_$" else "" for segment in path])
 
 
 def _matches(shape: tuple[str, ...], path: tuple[str, ...]) -> bool:
@@ -267,7 +266,7 @@ def _matches(shape: tuple[str, ...], path: tuple[str, ...]) -> bool:
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_BY_KEY: dict[tuple[int, str], list[Route]] = {}
+_BY_KEY: dict[tuple[str, ...], list[Route]] = {}
 for _route in ROUTES:
     _BY_KEY.setdefault(_route_key(_route.shape), []).append(_route)
 

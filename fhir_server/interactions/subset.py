@@ -47,7 +47,7 @@ def subset(body: bytes, shape: Shape) -> bytes:
     type = members["resourceType"].decode().strip('"')
     names = _included_members(type, shape, members)
     members = {name: text for name, text in members.items() if name in names or (name[:1] == "_" and name[1:] in names)}
-    meta = jsontext.members(members["meta"])
+    meta = jsontext.members(members.get("meta", b"{}"))
     tags = jsontext.items(meta["tag"]) if "tag" in meta else []
     meta["tag"] = b"[" + b",".join([*tags, _SUBSETTED]) + b"]"
     members["meta"] = jsontext.join_members(meta)

@@ -24,6 +24,7 @@ from fhir_server.interactions import (
 )
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response, version_headers
 from fhir_server.interactions.service import Service, WriteContext
+from fhir_server.packages import mark
 from fhir_server.store import Row
 from fhir_server.writing import hidden_elements
 from fhir_server.writing.draft import Draft
@@ -188,7 +189,10 @@ async def current_for_change(context: WriteContext, request: Request) -> Current
 
 async def _current(context: WriteContext, type: str, id: str, interaction: str) -> CurrentVersion:
     visible = await context.view.read_for_write(type, id, interaction)
-    return CurrentVersion(visible, await context.tx.read_unfiltered(type, id))
+    stored = await context.tx.read_unfiltered(type, id)
+    if visible is not None and stored is not None:
+        mark.require_of_client(stored.body)
+    return CurrentVersion(visible, stored)
 
 
 async def _written_response(context: WriteContext, row: Row, status: int, request: Request, service: Service) -> Response:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Final
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_LITERALS: Final = frozenset({"metadata", "_search", "_history", ".well-known", "smart-configuration"})
+_LITERALS: Final = frozenset({"metadata", "openapi.json", "_search", "_history", ".well-known", "smart-configuration"})
 _PLACES: Final = ("{type}", "{id}", "{operation}", "{version}")
 _OF_TYPE: Final = {"GET": "search-type", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _OF_INSTANCE: Final = {"GET": "read", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -30,7 +30,7 @@ def interaction_name(method: str, path: str) -> str:
     if segments[-1] == "_search":
         return "search-type"
     if len(segments) == 1:
-        return "capabilities" if segments[0] == "metadata" else _OF_TYPE.get(method, "other")
+        return "capabilities" if segments[0] in ("metadata", "openapi.json") else _OF_TYPE.get(method, "other")
     return _OF_INSTANCE.get(method, "other") if len(segments) == 2 else "other"
 
 

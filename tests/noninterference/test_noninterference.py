@@ -115,7 +115,7 @@ def test_public_documents_do_not_depend_on_data_or_caller() -> None:
         found = []
         for world in twins.worlds:
             world.serve_documents()
-            for path in ("metadata", ".well-known/smart-configuration"):
+            for path in ("metadata", ".well-known/smart-configuration", "openapi.json"):
                 found += [
                     (await world.ask(Ask.get("document", path), token)).bytes() for token in ("", twins.tokens[0], await world.token(FEED))
                 ]
@@ -123,7 +123,7 @@ def test_public_documents_do_not_depend_on_data_or_caller() -> None:
         return found
 
     found = asyncio.run(documents())
-    assert len(found) == 12 and len(set(found)) == 2
+    assert len(found) == 18 and len(set(found)) == 3
 
 
 def test_paired_servers_with_one_seed_draw_equal_ids_and_tokens() -> None:

@@ -228,7 +228,8 @@ def test_libraries_write_no_spans_of_their_own(monkeypatch: pytest.MonkeyPatch) 
     ("path", "route"),
     [
         ("/fhir", "/fhir"), ("/fhir/", "/fhir"), ("/fhir/smith", "/fhir/{type}"), ("/fhir/Patient/smith", "/fhir/{type}/{id}"),
-        ("/fhir/metadata", "/fhir/metadata"), ("/fhir/Patient/_search", "/fhir/{type}/_search"),
+        ("/fhir/openapi.json", "/fhir/openapi.json"), ("/fhir/metadata", "/fhir/metadata"),
+        ("/fhir/Patient/_search", "/fhir/{type}/_search"),
         ("/fhir/Patient/smith/_history/2", "/fhir/{type}/{id}/_history/{version}"), ("/fhir/_history", "/fhir/_history"),
         ("/fhir/$smith", "/fhir/{operation}"), ("/fhir/Patient/smith/$smith", "/fhir/{type}/{id}/{operation}"),
         ("/fhir/a/b/c/d/e", "/fhir/{other}"), ("/fhirsmith", ""), ("/smith", ""),

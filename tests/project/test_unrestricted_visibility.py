@@ -14,6 +14,7 @@ CALLERS = {
     "maintenance/load.py _one_match": "finds what a conditional reference in the operator's file names",
     "maintenance/export.py _export_type": "exports the store for its operator",
     "maintenance/relabel.py _relabel_page": "labels every row again",
+    "packages/loading.py _all_with": "finds what the operator's packages have stored under a URL",
     "maintenance/unclassified.py _rows": "counts unknown codes for the operator",
 }
 

@@ -63,6 +63,8 @@ SecurityEventKind = Literal[
     "change-operation",
     "end-all-access",
     "reload",
+    "add-package",
+    "remove-package",
 ]
 
 
