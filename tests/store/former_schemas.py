@@ -41,8 +41,20 @@ def former_digests(digests: Sequence[VersionDigest]) -> list[list[Any]]:
     return made
 
 
+def turn_into_fifth_schema(path: Path) -> None:
+    """As schema 6, without words and positions; a row's own list of its entries has none either."""
+    connection = apsw.Connection(str(path))
+    for table, key in (("body", "rid"), ("past", "n")):
+        for rid, entries in connection.execute(f"SELECT {key}, entries FROM {table}").fetchall():
+            former = msgspec.msgpack.encode(msgspec.msgpack.decode(entries)[:5])
+            connection.execute(f"UPDATE {table} SET entries = ? WHERE {key} = ?", (former, rid))
+    connection.execute("DROP TABLE txt; DROP TABLE geo; PRAGMA user_version = 5")
+    connection.close()
+
+
 def turn_into_fourth_schema(path: Path) -> None:
     """Without the index of a patient's newest rows."""
+    turn_into_fifth_schema(path)
     connection = apsw.Connection(str(path))
     connection.execute("DROP INDEX dat_newest; ALTER TABLE dat DROP COLUMN band; PRAGMA user_version = 4")
     connection.close()
@@ -97,5 +109,7 @@ def turn_into_first_schema(path: Path) -> None:
     connection.close()
 
 
-EARLIER: Final = {1: turn_into_first_schema, 2: turn_into_second_schema, 3: turn_into_third_schema, 4: turn_into_fourth_schema}
+EARLIER: Final = {
+    1: turn_into_first_schema, 2: turn_into_second_schema, 3: turn_into_third_schema, 4: turn_into_fourth_schema, 5: turn_into_fifth_schema,
+}  # fmt: skip
 """By schema: what turns a new file into one of that schema."""

@@ -7,11 +7,12 @@
   to and passes over all others in one step, however many rows they hold.
 - ``also``: the other patients of a row that has several.
 - ``past``: all other versions, each with the ``rid`` it had.
-- ``tok``, ``ref``, ``str``, ``dat``, ``num``: one index table for each kind of entry.  Each is clustered by row (for
+- ``tok``, ``ref``, ``str``, ``dat``, ``num``, ``geo``: one index table for each other kind of entry.  Each is clustered by row (for
   sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient (and, of
   ``tok`` and ``ref``, of one band) with one value are contiguous.  ``tok_rows`` and ``ref_rows`` have no band: callers who see all
   bands of a type read the rows with one value from them in the order of rows.  ``dat_newest`` has the rows of one patient in
   one band by date, the newest first.
+- ``txt`` holds the words of each row, and has no index by value: words are looked for in rows that other conditions leave.
 - ``ref`` also holds references of past versions that the current version no longer has, with minus the ``n`` of the
   past version as ``rid``.  Only relabeling reads them.
 
@@ -29,7 +30,7 @@ import apsw
 
 from fhir_server.store.sqlite.upgrades import STEPS
 
-VERSION: Final = 5  # a step of ``upgrades.STEPS`` leads to each
+VERSION: Final = 6  # a step of ``upgrades.STEPS`` leads to each
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
@@ -58,6 +59,14 @@ CREATE INDEX ref_rows ON ref(target, param, rid, vclass);
 # What schema 5 added, beside the column ``band`` of ``dat``.
 _NEWEST: Final = """
 CREATE INDEX dat_newest ON dat(param, rid >> 32, band, hi DESC, rid, vclass);
+"""
+
+# What schema 6 added.
+_WORDS_AND_POSITIONS: Final = """
+CREATE TABLE txt(rid INTEGER, param INTEGER, words TEXT, vclass INTEGER, PRIMARY KEY(rid, param, words, vclass)) STRICT, WITHOUT ROWID;
+CREATE TABLE geo(rid INTEGER, param INTEGER, z REAL, x REAL, y REAL, vclass INTEGER,
+  PRIMARY KEY(rid, param, z, x, y, vclass)) STRICT, WITHOUT ROWID;
+CREATE INDEX geo_value ON geo(param, z, rid, x, y, vclass);
 """
 
 _TABLES: Final = f"""
@@ -98,6 +107,7 @@ CREATE INDEX journal_lines ON journal(journal, n);
 {_BANDS}
 {_ROWS}
 {_NEWEST}
+{_WORDS_AND_POSITIONS}
 PRAGMA user_version = {VERSION};
 """
 
