@@ -166,7 +166,7 @@ class AuditTrail:
         updated = int(datetime.fromisoformat(event["recorded"]).timestamp() * 1000 + 0.5) * _MILLISECOND
         meta = {"versionId": "1", "lastUpdated": event["recorded"]}
         resource = {"resourceType": TYPE, "id": id, "meta": meta} | {name: value for name, value in event.items() if name != "resourceType"}
-        entries = (*index.entries(TYPE, resource, self._base), last_updated_entry(updated, 0))
+        entries = (*index.entries_with_words(TYPE, resource, self._base), last_updated_entry(updated, 0))
         row = SearchableRow(TYPE, id, _patients(event), 0, 0, entries, (0, number))
         return FoundEvent(number, VisibleVersion(TYPE, id, 1, updated, msgspec.json.encode(resource)), row)
 

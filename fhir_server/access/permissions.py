@@ -122,7 +122,7 @@ class Permissions:
             return True
         patients = labeling.patient_ids(type, resource)
         id = str(resource.get("id", "")) if interaction == "u" else ""  # the server chooses the id of a created resource
-        row = SearchableRow(type, id, patients, 0, 0, index.entries(type, resource, self.base))
+        row = SearchableRow(type, id, patients, 0, 0, index.entries_with_words(type, resource, self.base))
         return any(self._covers_patients(scope.level, patients) and self._meets_condition(type, scope, row) for scope in scopes)
 
     def _covers_patients(self, level: str, patients: tuple[str, ...]) -> bool:

@@ -80,7 +80,7 @@ class AuditSearch:
 
     def _row(self, version: VisibleVersion, number: int) -> SearchableRow:
         """A row of the record as the caller sees it."""
-        entries = index.entries(TYPE, jsontext.parse(version.body), self._base)
+        entries = index.entries_with_words(TYPE, jsontext.parse(version.body), self._base)
         return SearchableRow(TYPE, version.id, (), 0, 0, (*entries, last_updated_entry(version.updated, 0)), (1, number))
 
 

@@ -62,9 +62,11 @@ async def respond(view: View, request: Request, service: Service, path: str, que
 
 async def page(view: View, path: str, query: Query, service: Service) -> list[bytes]:
     """The searchset Bundle of one page, as JSON text in parts."""
-    links = [("self", bundle_json.query_url(service.base, path, query.applied))]
+    itself = bundle_json.query_url(service.base, path, query.applied)
+    links = [("self", itself)]
     if query.summary == "count" or query.count == 0:
         return bundle_json.searchset(_notes(query), links=links, total=await _count(view, query, service))
+    links.append(("first", itself))  # the position of a page is no part of it
     bound = binding(view, service, path, query.applied)
     after = service.cursors.decrypt(query.cursor, bound) if query.cursor else None
     matches, end, total = await _find(view, query, service, after)

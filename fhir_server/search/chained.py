@@ -14,6 +14,7 @@ from typing import Final
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.resources.references import ID
+from fhir_server.search import words
 from fhir_server.search.composites import composites
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.expression import parse
@@ -93,7 +94,7 @@ def _forward(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     steps: list[Filter] = []
     missing: NotInTypeError | None = None
     for target in types:
-        if not colon and _code(tail) not in (HAS, LIST, *parameters(target), *composites(target)):
+        if not colon and _code(tail) not in (HAS, LIST, *words.parameters(target), *parameters(target), *composites(target)):
             continue
         count.add(len(params))
         try:

@@ -8,7 +8,7 @@ have several of (a component), the index has an entry for each pair: that of the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,12 +22,13 @@ from fhir_server.search.parameter_types import PARAMETER_TYPES, ParameterType
 from fhir_server.search.rows import Entry
 
 ANY_SYSTEM: Final = "*"
-_VALUES: Final = frozenset({"token", "quantity"})
+_VALUES: Final = frozenset({"token", "quantity", "reference"})
 # Parameters of a row's one code and one value, whose conditions together are those of a composite.
 _OF_ROW: Final = {
     ("Observation", "code-value-concept"): ("code", "value-concept"),
     ("Observation", "code-value-date"): ("code", "value-date"),
     ("Observation", "code-value-quantity"): ("code", "value-quantity"),
+    ("Observation", "code-value-string"): ("code", "value-string"),
     ("Observation", "combo-code-value-concept"): ("code", "value-concept"),
     ("Observation", "combo-code-value-quantity"): ("code", "value-quantity"),
 }
@@ -36,8 +37,8 @@ _ENTRIES_OF: Final = {
     "combo-code-value-concept": "component-code-value-concept",
     "combo-code-value-quantity": "component-code-value-quantity",
 }
-# The definition of this parameter names the types of its parts in the wrong order.
-_UNSUPPORTED: Final = frozenset({("DocumentReference", "relationship")})
+# HL7's definition of this parameter names the types of its parts in the wrong order.
+_COMPONENTS: Final = {("DocumentReference", "relationship"): (("token", "code"), ("reference", "target"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,7 @@ class Composite:
 @cache
 def composites(type: str) -> Mapping[str, Composite]:
     """Code -> supported composite parameter of this type."""
-    found = (
-        _composite(type, p) for p in definitions.search_parameters(type) if p.kind == "composite" and (type, p.code) not in _UNSUPPORTED
-    )
+    found = (_composite(type, p) for p in definitions.search_parameters(type) if p.kind == "composite")
     return MappingProxyType({composite.definition.code: composite for composite in found if composite is not None})
 
 
@@ -121,6 +120,7 @@ def _repeated(definition: SearchParameter) -> list[Branch]:
 
 
 def _composite(type: str, definition: SearchParameter) -> Composite | None:
+    definition = replace(definition, components=_COMPONENTS.get((type, definition.code), definition.components))
     kinds = tuple(kind for kind, _ in definition.components)
     of_row, repeated = _OF_ROW.get((type, definition.code)), _repeated(definition)
     if len(kinds) != 2 or kinds[0] != "token" or (len(repeated) < len(parse(definition.expression)) and of_row is None):

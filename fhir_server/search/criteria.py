@@ -11,7 +11,7 @@ from typing import Final
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.resources.references import type_at_end
-from fhir_server.search import chained, code_sets, composite_criteria, filter_expressions
+from fhir_server.search import chained, code_sets, composite_criteria, filter_expressions, word_criteria, words
 from fhir_server.search.chained import NotInTypeError, StepCount
 from fhir_server.search.composites import Composite, composites
 from fhir_server.search.escaping import split, unescape
@@ -22,12 +22,13 @@ from fhir_server.search.index import Parameter, parameters
 from fhir_server.search.owners import with_owners
 from fhir_server.search.parameter_types import ValueContext
 from fhir_server.search.parameter_types.quantity import in_all_units, require_few_quantities
+from fhir_server.search.parameter_types.token import HAS_TEXT
 
 # R4 parameters that narrow a search and are not supported: to ignore one would widen the search.
-UNSUPPORTED_NARROWING: Final = frozenset({"_text", "_content", "_filter", "_query"})
+UNSUPPORTED_NARROWING: Final = frozenset({"_filter", "_query"})
 
 # Modifiers that entries of their own answer, under the name ``parameter:modifier``.
-OF_ENTRIES: Final = frozenset({"identifier", "of-type"})
+OF_ENTRIES: Final = frozenset({"identifier", "of-type", "text"})
 
 # Elements whose codes come with their system.
 _CODED: Final = frozenset({"Coding", "CodeableConcept"})
@@ -79,6 +80,10 @@ def _plain(type: str, name: str, value: str, now: int, base: str, *, is_of_filte
         raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
     if code == chained.LIST:
         return _valued(name, value, lambda: chained.in_lists(type, value))
+    if code in words.parameters(type):
+        if ":" in name:
+            raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
+        return _valued(name, value, lambda: word_criteria.condition(code, value))
     if parameter is None:
         composite = composites(type).get(code)
         if composite is not None and ":" not in name:
@@ -101,7 +106,7 @@ def _valued(name: str, value: str, compile: Callable[[], Filter]) -> Filter:
 
 
 def _composite(type: str, composite: Composite, value: str, now: int, base: str) -> Filter:
-    context = ValueContext(None, (), base, now)
+    context = ValueContext(None, (type,), base, now)  # the only pair with a reference relates documents
     texts = split(value, ",")
     require_few_quantities(composite.value, texts)
     return _any_of([composite_criteria.condition(type, composite, text, context) for text in texts])
@@ -124,10 +129,16 @@ def _accepts_modifier(parameter: Parameter, modifier: str) -> bool:
 
 
 def _has_entries(parameter: Parameter, modifier: str) -> bool:
-    """Whether rows have the entries of this modifier: of all Identifiers with a type, and of all References with an identifier."""
-    if parameter.indexed_as.limit is not None:  # an identifier does not say to which type it belongs
-        return False
-    elements = [element_of(parameter.type, branch) for branch in parse(parameter.definition.expression)]
+    """Whether rows have the entries of this modifier.
+
+    ``of-type``: of all Identifiers with a type; ``identifier``: of all References with one; ``text``: of whatever may have a text.
+    """
+    branches = parse(parameter.definition.expression)
+    if parameter.indexed_as.limit is not None:
+        branches = tuple(branch[:-1] for branch in branches)
+    elements = [element_of(parameter.type, branch) for branch in branches]
+    if modifier == "text":
+        return not all(element is not None and HAS_TEXT.isdisjoint(one.code for one in element.types) for element in elements)
     wanted = "Identifier" if modifier == "of-type" else "Reference"
     return all(element is not None and wanted in {one.code for one in element.types} for element in elements)
 
@@ -179,7 +190,8 @@ def _alternative(parameter: Parameter, text: str, context: ValueContext) -> Filt
         return code_sets.parse(parameter.indexed_as.params, str(context.modifier), text, implied, context.base)
     predicate = parameter.kind.parse_value(text, context)
     if context.modifier in OF_ENTRIES:
-        conditions = tuple(Has(f"{param}:{context.modifier}", predicate) for param in parameter.indexed_as.params)
+        params = parameter.indexed_as.params if parameter.indexed_as.limit is None else (parameter.definition.code,)
+        conditions = tuple(Has(f"{param}:{context.modifier}", predicate) for param in params)
         return conditions[0] if len(conditions) == 1 else AnyOf(conditions)
     if isinstance(predicate, TokenIs) and predicate.system in implied_systems(parameter.type, parameter.definition.expression):
         predicate = TokenIs("", predicate.code)

@@ -56,6 +56,33 @@ class TextIs:
 
 
 @dataclass(frozen=True, slots=True)
+class WordIs:
+    """Words of which one is this, folded; see :mod:`fhir_server.search.words`."""
+
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class NearTo:
+    """A point on the unit sphere that is at most the straight line ``chord`` away from (x, y, z)."""
+
+    x: float
+    y: float
+    z: float
+    chord: float
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which ``z`` the point lies, by which indexes limit the search."""
+        return self.z - self.chord, self.z + self.chord
+
+    @property
+    def square(self) -> float:
+        """The square of the chord, with which stores compare."""
+        return self.chord * self.chord
+
+
+@dataclass(frozen=True, slots=True)
 class DateIs:
     """A date interval compared by FHIR prefix; instants in microseconds since 1970 UTC, half open [lo, hi)."""
 
@@ -79,7 +106,7 @@ class QuantityIs:
     unit: str | None = None
 
 
-Predicate = TokenIs | RefersTo | UnderUrl | TextIs | DateIs | QuantityIs
+Predicate = TokenIs | RefersTo | UnderUrl | TextIs | WordIs | NearTo | DateIs | QuantityIs
 
 
 @dataclass(frozen=True, slots=True)

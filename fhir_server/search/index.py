@@ -11,16 +11,15 @@ from typing import Any, Final
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
-from fhir_server.search import composites
+from fhir_server.search import composites, words
 from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import TrueUnlessFalse, parse
 from fhir_server.search.parameter_aliases import IndexedAs, index_forms
 from fhir_server.search.parameter_types import PARAMETER_TYPES, ParameterType, no_more
 from fhir_server.search.rows import Entry
 
-# R4 parameters that this module does not index: composites (see ``composites``), those that need a map, and two of Bundle whose values
-# are resources.
-UNSUPPORTED_KINDS: Final = frozenset({"composite", "special"})
+# R4 parameters that this module does not index: composites (see ``composites``), and two of Bundle whose values are resources.
+UNSUPPORTED_KINDS: Final = frozenset({"composite"})
 UNSUPPORTED: Final = frozenset({("Bundle", "composition"), ("Bundle", "message")})
 
 # Stored with the row (_id), or added when it is written (_lastUpdated).
@@ -55,9 +54,10 @@ def parameters(type: str) -> Mapping[str, Parameter]:
 
 
 def supported(type: str) -> tuple[SearchParameter, ...]:
-    """HL7's definitions of the supported parameters of this type, also composites, for the CapabilityStatement."""
+    """HL7's definitions of the supported parameters of this type, also composites and searches for words, for the CapabilityStatement."""
     pairs = (composite.definition for composite in composites.composites(type).values())
-    return (*(parameter.definition for parameter in parameters(type).values()), *pairs)
+    texts = (SearchParameter(code, "string", "") for code in words.parameters(type))
+    return (*(parameter.definition for parameter in parameters(type).values()), *pairs, *texts)
 
 
 def indexed_as(type: str, param: str) -> IndexedAs:
@@ -78,6 +78,11 @@ def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, .
             walk(value, (), found)
     found += composites.entries(type, resource, base)
     return tuple(found)
+
+
+def entries_with_words(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, ...]:
+    """As :func:`entries`, with the words of a resource of which nothing is hidden."""
+    return (*entries(type, resource, base), *words.entries(type, resource))
 
 
 def targets(type: str, param: str, resource: Mapping[str, Any], base: str) -> tuple[str, ...]:
@@ -121,6 +126,9 @@ def _walks_by_member(type: str, base: str) -> Mapping[str, tuple[Walk, ...]]:
         if parameter.indexed_as == IndexedAs((code,)) and code not in _NOT_EXTRACTED:
             for name, walk in _walks(type, code, base):
                 walks[name] = (*walks.get(name, ()), walk)
+        elif parameter.indexed_as.limit is not None:
+            for name, walk in _walks_of_limited(type, code):
+                walks[name] = (*walks.get(name, ()), walk)
     return walks
 
 
@@ -132,6 +140,21 @@ def _walks(type: str, code: str, base: str) -> tuple[tuple[str, Walk], ...]:
     return tuple(start for branch in branches for start in compile_walk(branch, parameter.kind.suffixes, sink))
 
 
+def _walks_of_limited(type: str, code: str) -> list[tuple[str, Walk]]:
+    """Walks to what answers the modifiers of a reference parameter limited to one type, whose other entries are those of another parameter.
+
+    An identifier alone does not say to what type it belongs; the reference around it may.
+    """
+    parameter = parameters(type)[code]
+
+    def sink(value: Any, path: Path, out: Out) -> None:
+        for modifier, kind_of_entry, found, below in parameter.kind.extract_more(value):
+            out.append(Entry(f"{code}:{modifier}", kind_of_entry, found, path + below))
+
+    branches = parse(parameter.definition.expression)
+    return [start for branch in branches for start in compile_walk(branch, parameter.kind.suffixes, sink)]
+
+
 def _sink(code: str, kind: ParameterType, base: str) -> Walk:
     extract, name, extract_more = kind.extract, kind.entry, kind.extract_more
 
@@ -141,7 +164,7 @@ def _sink(code: str, kind: ParameterType, base: str) -> Walk:
 
     def sink_with_more(value: Any, path: Path, out: Out) -> None:
         sink(value, path, out)
-        for modifier, found, below in extract_more(value):
-            out.append(Entry(f"{code}:{modifier}", "token", found, path + below))
+        for modifier, kind_of_entry, found, below in extract_more(value):
+            out.append(Entry(f"{code}:{modifier}", kind_of_entry, found, path + below))
 
     return sink if extract_more is no_more else sink_with_more

@@ -19,6 +19,7 @@ from fhir_server.search.filters import (
     Filter,
     Has,
     IdIs,
+    NearTo,
     Not,
     OfPatient,
     Predicate,
@@ -30,6 +31,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
     UnderUrl,
+    WordIs,
 )
 from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, Scalar, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
@@ -41,6 +43,8 @@ _KIND: dict[type, str] = {
     RefersTo: "reference",
     UnderUrl: "reference",
     TextIs: "string",
+    WordIs: "words",
+    NearTo: "position",
     DateIs: "date",
     QuantityIs: "quantity",
 }
@@ -197,10 +201,21 @@ def _passes(test: Predicate, entry: Entry) -> bool:
         case TextIs(value, mode):
             folded, exact = str(entry.value[0]), entry.value[1]
             return _TEXT[mode](value, folded, exact)
+        case WordIs(word):
+            return f" {word} " in str(entry.value[0])
+        case NearTo():
+            return _is_near(test, *[float(one or 0) for one in entry.value])
         case DateIs():
             return _DATE[test.prefix](test, *entry.value)
         case QuantityIs():
             return _unit(test, entry) and _NUMBER[test.prefix](test, entry.value[0])
+
+
+def _is_near(test: NearTo, x: float, y: float, z: float) -> bool:
+    # Stores repeat these steps in this order, so that rounding is the same.
+    low, high = test.bounds
+    apart = (x - test.x) * (x - test.x) + (y - test.y) * (y - test.y) + (z - test.z) * (z - test.z)
+    return low <= z <= high and apart <= test.square
 
 
 def _unit(test: QuantityIs, entry: Entry) -> bool:

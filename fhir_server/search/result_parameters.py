@@ -138,6 +138,8 @@ def sortable(type: str) -> list[str]:
 
 def _is_sortable(parameter: Parameter) -> bool:
     # A parameter that is indexed as several others, or as part of another, has no entries of its own to sort by.
+    if parameter.kind.entry == "position":
+        return False
     return len(parameter.indexed_as.params) == 1 and parameter.indexed_as.limit is None and not parameter.flag
 
 

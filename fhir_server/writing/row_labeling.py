@@ -21,7 +21,7 @@ from fhir_server.consent.labeling import Labeler, LabelingResult
 from fhir_server.consent.security_labels import REPORTED_BY, is_restraint
 from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass, with_target
 from fhir_server.resources import catalog
-from fhir_server.search import index
+from fhir_server.search import index, words
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionHistory, version_summary
 from fhir_server.store.version_rebase import View, rebased
@@ -120,7 +120,10 @@ class RowLabeler:
                 known = version_summary.following(history, digest)
         # Also None: a row that is labeled again may have had a history, with the labels of that time.
         row = msgspec.structs.replace(row, history=known)
-        entries = await self._with_guarded_classes(_with_class_ids(index.entries(row.type, value, self._base), row), row, labels)
+        paths = [*[part.path for part in row.labeled_elements], *[part.path for part in row.guarded_references]]
+        apart = {str(path[0]) for path in paths if path}
+        found = (*index.entries(row.type, value, self._base), *words.entries(row.type, value, apart))
+        entries = words.merged(await self._with_guarded_classes(_with_class_ids(found, row), row, labels))
         indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
         sources = [source for source in labels.label_sources if source not in indexed]
         own = await self._reference_entries(row, value, labels, sources)

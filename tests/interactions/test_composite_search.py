@@ -51,6 +51,9 @@ ROWS = (
     _row("visited", "8310-5", encounter={"reference": "Encounter/open", "identifier": {"system": "urn:visits", "value": "V1"}}),
     _row("kept", "8310-5", encounter={"reference": "Encounter/held", "identifier": {"system": "urn:visits", "value": "V2"}}),
     _row("named", "8310-5", performer=[{"identifier": {"system": "urn:staff", "value": "S1"}}]),
+    _row("worded", "11778-8", valueString="Très clair"),
+    _row("numbered", "8310-5", subject={"reference": "Patient/adult", "identifier": {"system": "urn:mrn", "value": "M1"}}),
+    _row("typed-performer", "8310-5", performer=[{"type": "Practitioner", "identifier": {"system": "urn:mrn", "value": "M2"}}]),
 )  # fmt: skip
 VISIT = {"resourceType": "Encounter", "status": "finished", "class": {"code": "AMB"}, "subject": {"reference": "Patient/adult"}}
 PERSON = {
@@ -102,12 +105,38 @@ FOUND = [
     ("encounter:identifier=V2", {"kept"}),
     ("performer:identifier=urn:staff|S1", {"named"}),
     ("performer:identifier=urn:staff|S2", set()),
+    ("code-value-string=11778-8$tres", {"worded"}),
+    ("code-value-string=11778-8$clair", set()),
+    ("code-value-string=8310-5$tres", set()),
+    ("patient:identifier=urn:mrn|M1", {"numbered"}),
+    ("subject:identifier=urn:mrn|M1", {"numbered"}),
+    ("patient:identifier=M2,urn:staff|S1", set()),
+    ("performer:identifier=M2", {"typed-performer"}),
 ]
 
 
 @pytest.mark.parametrize(("query", "ids"), FOUND)
 def test_pairs_are_of_the_same_element(served: Served, query: str, ids: set[str]) -> None:
     assert _found(served, served.token(), f"Observation?{query}") == ids
+
+
+def test_relationship_of_documents_is_a_pair(served: Served) -> None:
+    feed, own = served.token(), served.app_token("adult", "adult")
+    document = {
+        "resourceType": "DocumentReference", "status": "current", "subject": {"reference": "Patient/adult"},
+        "content": [{"attachment": {"contentType": "text/plain", "data": "YQ=="}}],
+    }  # fmt: skip
+    later = {"extension": _LATER}
+    others = [{"code": "replaces", "target": {"reference": "DocumentReference/first"}}]
+    others.append({"code": "appends", "target": {"reference": "DocumentReference/unreleased"}})
+    for id, more in (("first", {}), ("unreleased", later), ("second", {"relatesTo": others})):
+        assert served.request(feed, "PUT", f"DocumentReference/{id}", body=document | {"id": id} | more).status == 201
+    for value in ("replaces$DocumentReference/first", "replaces$first", "appends$DocumentReference/unreleased"):
+        assert served.get(feed, f"DocumentReference?relationship={value}").ids() == ["second"], value
+    for value in ("appends$DocumentReference/first", "replaces$unreleased"):
+        assert served.get(feed, f"DocumentReference?relationship={value}").ids() == [], value
+    assert served.get(own, "DocumentReference?relationship=replaces$first").ids() == ["second"]
+    assert served.get(own, "DocumentReference?relationship=appends$unreleased").ids() == []
 
 
 def test_identifier_of_a_type_is_that_of_the_same_identifier(served: Served) -> None:

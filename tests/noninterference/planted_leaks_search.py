@@ -13,8 +13,8 @@ from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, no
 from fhir_server.access.visible_history import NumberedPage, VisibleHistory
 from fhir_server.errors import Problem
 from fhir_server.interactions import messages, paged_parameters, read, search, write
-from fhir_server.search import hidden_references, match
-from fhir_server.search.filters import EVERYTHING, Has, Not, Present, ReferredBy, RefersToMatch
+from fhir_server.search import hidden_references, match, words
+from fhir_server.search.filters import EVERYTHING, Has, Not, Present, ReferredBy, RefersToMatch, WordIs
 from fhir_server.search.rows import Position
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import memory, row_order
@@ -161,6 +161,23 @@ def missing_looks_at_hidden_elements(patch: Patch) -> None:
 @leak("Q04")
 def negation_looks_at_hidden_elements(patch: Patch) -> None:
     _matching(patch, (Not,))
+
+
+@leak("Q06")
+def words_are_looked_for_in_hidden_parts_too(patch: Patch) -> None:
+    exact = match.matches
+
+    def matches(filter: Any, row: Any, classes: Any, others: Any = None) -> bool:
+        is_word = isinstance(filter, Has) and isinstance(filter.predicate, WordIs)
+        return exact(filter, row, AnyClass() if is_word else classes, others)
+
+    patch.setattr(match, "matches", matches)
+
+
+@leak("Q06", stored=True)
+def all_words_are_those_of_the_row(patch: Patch) -> None:
+    exact = words.entries
+    patch.setattr(words, "entries", lambda type, resource, apart=(): exact(type, resource))
 
 
 def _steps_that_see(patch: Patch, function: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,7 +64,7 @@ def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
     for write in writes:
         if write.resource is None:
             continue
-        for entry in index.entries(write.type, write.resource, BASE):
+        for entry in index.entries_with_words(write.type, write.resource, BASE):
             if "$" in entry.param:  # of a pair, whose parts have entries too
                 continue
             found.setdefault((write.type, entry.param), {}).update(dict.fromkeys(_spelled(entry)))
@@ -82,7 +83,12 @@ def _spelled(entry: Entry) -> list[str]:
         case "reference":
             return [str(value[0])]
         case "string":
-            return [str(value[1]), str(value[0])[:5]]
+            return [str(value[1] or value[0]), str(value[0])[:5]]
+        case "position":
+            at = (round(math.degrees(math.asin(value[2])), 6), round(math.degrees(math.atan2(value[1], value[0])), 6))
+            return [f"{at[0]}|{at[1]}", f"{at[0]}|{at[1]}|500|km"]
+        case "words":
+            return str(value[0]).split()
         case "date":
             days = [datetime.fromtimestamp(value[0] / 1e6 + shift * 86400, UTC).strftime("%Y-%m-%d") for shift in (-1, 0, 1)]
             return [*days, datetime.fromtimestamp(value[0] / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from fhir_server.search import index
+from fhir_server.search.words import CONTENT, NARRATIVE
 from tests.noninterference.case_generator import Case
 from tests.noninterference.content_requests import ContentRequests
 from tests.noninterference.paired_server import Ask
@@ -154,12 +155,24 @@ class Asker(ContentRequests):
         if kind == "reference":
             return self._name()
         if kind == "composite":
-            value = "value-concept" if "concept" in param else "value-date" if "date" in param else "value-quantity"
-            second = {"value-concept": "token", "value-date": "date"}.get(value, "quantity")
+            value = (
+                "value-concept"
+                if "concept" in param
+                else "value-date"
+                if "date" in param
+                else "value-string"
+                if "string" in param
+                else "value-quantity"
+            )
+            second = {"value-concept": "token", "value-date": "date", "value-string": "string"}.get(value, "quantity")
+            if param == "relationship":
+                return f"{self._pick('replaces', 'appends')}${self._name()}"
             code = self._value(type, self._pick("code", "component-code"), "token")
-            return f"{code}${self._pick(*_PREFIXES) if second != 'token' else ''}{self._value(type, value, second)}"
+            return f"{code}${self._pick(*_PREFIXES) if second in ('quantity', 'date') else ''}{self._value(type, value, second)}"
         if kind in ("number", "quantity"):
             return self._pick("4", "5", "5.1", "13.5", "100")
+        if kind == "special":
+            return self._pick("42.25|-83.69", "42.25|-83.69|11.20|km", "0|0|5000|[mi_i]", "91|0")
         if kind == "date":
             return self._pick("2026", "2026-05", "2026-05-19", "2027-01-01")
         return self._pick("718-7", "final", "true", "A-100", "A-101", UNKNOWN)
@@ -177,10 +190,10 @@ class Asker(ContentRequests):
             if self._random.random() < 0.15:
                 return f"{param}:missing", self._pick("true", "false")
             return param, self._pick(*_PREFIXES) + self._value(type, param, kind)
-        modifier = self._pick(*_MODIFIERS.get(kind, ("",)))
+        modifier = "" if param in (NARRATIVE, CONTENT) else self._pick(*_MODIFIERS.get(kind, ("",)))
         if modifier == ":missing":
             return param + modifier, self._pick("true", "false")
-        if modifier in (":of-type", ":identifier"):
+        if modifier in (":of-type", ":identifier", ":text"):
             known = (self._probes.hidden.get((type, param + modifier)), self._probes.shown.get((type, param + modifier)))
             return param + modifier, self._pick(*(self._pick(*values) for values in known if values), f"s|c|{UNKNOWN}")
         if kind == "token" and modifier in (":in", ":not-in"):

@@ -13,6 +13,7 @@ from fhir_server.search.filters import (
     Filter,
     Has,
     IdIs,
+    NearTo,
     Not,
     OfPatient,
     Predicate,
@@ -24,26 +25,32 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
     UnderUrl,
+    WordIs,
 )
 from fhir_server.search.rows import Entry, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store.row_order import patient_number
 
-KINDS = ("token", "reference", "string", "date", "quantity")
+KINDS = ("token", "reference", "string", "date", "quantity", "words", "position")
 PARAMS = {
     "token": ("code", "mixed"),
     "reference": ("subject", "link"),
     "string": ("name", "mixed"),
     "date": ("when",),
     "quantity": ("amount",),
+    "words": ("content", "mixed"),
+    "position": ("place",),
 }
 SYSTEMS, CODES = ("", "s1", "s2"), ("", "a", "b", "c")
 TARGETS = ("Patient/p0", "Patient/p1", "urn:x", "http://y", "http://y/a", "http://y|1", "http://yy")
 TEXTS = ("", "a", "b", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\ud7ff")
+WORDS = ("a", "b", "ab", "aab", "é", "\U0010ffff", "1")
+POINTS = ((0.6, 0.8, 0.0), (0.6, -0.8, 0.0), (0.0, 0.6, 0.8), (0.1, 0.7, 0.7), (0.0, 0.0, 1.0), (0.0, 0.0, -1.0))
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 PATIENTS = ("p0", "p1", "p2", "p3")
 CLASSES = range(5)
-SORTS = (*((param, kind) for kind in KINDS for param in PARAMS[kind]), ("_id", "token"), ("none", "date"))
+_SORTED = tuple(kind for kind in KINDS if kind not in ("words", "position"))
+SORTS = (*((param, kind) for kind in _SORTED for param in PARAMS[kind]), ("_id", "token"), ("none", "date"))
 
 
 def id_of(number: int) -> str:
@@ -70,6 +77,10 @@ class Chance(random.Random):
         if kind == "string":
             exact = self.choice(TEXTS)
             return exact.lower(), self.choice((exact, exact.upper()))
+        if kind == "position":
+            return self.choice(POINTS)
+        if kind == "words":
+            return (" " + " ".join(sorted({"", *self.some(WORDS, 4)})).strip() + " ",)
         if kind == "date":
             lo = self.randint(0, 8)
             return lo, lo + self.randint(1, 4)
@@ -99,6 +110,10 @@ class Chance(random.Random):
             return UnderUrl(self.choice(("http://y", "http://y/a", "http://"))) if self.random() < 0.3 else RefersTo(self.some(TARGETS))
         if kind == "string":
             return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains", "equal")))
+        if kind == "position":
+            return NearTo(*self.choice(POINTS), self.choice((0, 0.1, 0.15, 1, 1.2, 1.6, 2)))
+        if kind == "words":
+            return WordIs(self.choice(WORDS))
         prefix: Any = self.choice(PREFIXES)
         if kind == "date":
             lo = self.randint(0, 8)

@@ -13,6 +13,8 @@ import pytest
 from fhir_server.search.filters import (
     AllOf,
     AnyOf,
+    NearTo,
+    WordIs,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import Row, conditions
@@ -34,6 +36,11 @@ def rewritten(old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
 def table(name: str, prefix: str, meaning: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
     """Return a fault in the meaning of one prefix."""
     return lambda patch: patch.setitem(getattr(translate, name), prefix, meaning)
+
+
+def predicate(kind: type, meaning: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Return a fault in the meaning of one kind of predicate."""
+    return lambda patch: patch.setitem(translate._PREDICATES, kind, meaning)
 
 
 def any_for_all(patch: pytest.MonkeyPatch) -> None:
@@ -178,6 +185,8 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a chain sees all classes, row by row": step_sees("_refers_to_match", every_class, row_by_row=True),
     "_has sees all classes, row by row": step_sees("_referred_by", every_class, row_by_row=True),
     "a chain goes by any parameter": rewritten("x.param = ? AND x.target >= ?", "x.param = x.param + 0 * ? AND x.target >= ?"),
+    "a word is found within another": predicate(WordIs, lambda word, names: ("instr(x.words, ?) > 0", (word.word,))),
+    "near is between two heights": predicate(NearTo, lambda near, names: ("x.z >= ? AND x.z <= ?", near.bounds)),
     "least for greatest": rewritten("max(x.", "min(x."),
 }
 

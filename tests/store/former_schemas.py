@@ -41,6 +41,17 @@ def former_digests(digests: Sequence[VersionDigest]) -> list[list[Any]]:
     return made
 
 
+def turn_into_sixth_schema(path: Path) -> None:
+    """Without words and positions; a row's own list of its entries has none either."""
+    connection = apsw.Connection(str(path))
+    for table, key in (("body", "rid"), ("past", "n")):
+        for rid, entries in connection.execute(f"SELECT {key}, entries FROM {table}").fetchall():
+            former = msgspec.msgpack.encode(msgspec.msgpack.decode(entries)[:5])
+            connection.execute(f"UPDATE {table} SET entries = ? WHERE {key} = ?", (former, rid))
+    connection.execute("DROP TABLE txt; DROP TABLE geo; PRAGMA user_version = 6")
+    connection.close()
+
+
 def turn_into_fourth_schema(path: Path) -> None:
     """As schema 5, without the index of a patient's newest rows."""
     turn_into_fifth_schema(path)
@@ -50,7 +61,8 @@ def turn_into_fourth_schema(path: Path) -> None:
 
 
 def turn_into_fifth_schema(path: Path) -> None:
-    """Without the versions in the order of time, and without bands that only past versions have."""
+    """As schema 6, without the versions in the order of time, and without bands that only past versions have."""
+    turn_into_sixth_schema(path)
     connection = apsw.Connection(str(path))
     connection.execute("DROP TABLE change; DROP TABLE purged; DELETE FROM band WHERE n NOT IN (SELECT band FROM res)")
     connection.execute("PRAGMA user_version = 5")
@@ -112,5 +124,6 @@ EARLIER: Final = {
     3: turn_into_third_schema,
     4: turn_into_fourth_schema,
     5: turn_into_fifth_schema,
+    6: turn_into_sixth_schema,
 }
 """By schema: what turns a new file into one of that schema."""

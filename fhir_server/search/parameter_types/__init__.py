@@ -7,6 +7,7 @@ from typing import Final
 from fhir_server.search.parameter_types._parameter_type import Found, ParameterType, ValueContext, no_more
 from fhir_server.search.parameter_types.date import DATE
 from fhir_server.search.parameter_types.number import NUMBER
+from fhir_server.search.parameter_types.position import POSITION
 from fhir_server.search.parameter_types.quantity import QUANTITY
 from fhir_server.search.parameter_types.reference import REFERENCE
 from fhir_server.search.parameter_types.string import STRING
@@ -18,6 +19,7 @@ PARAMETER_TYPES: Final[dict[str, ParameterType]] = {
     "number": NUMBER,
     "quantity": QUANTITY,
     "reference": REFERENCE,
+    "special": POSITION,  # R4 has one such parameter of a type: Location near
     "string": STRING,
     "token": TOKEN,
     "uri": URI,

@@ -14,8 +14,8 @@ Found = tuple[tuple[Scalar, ...], Path]
 """The value of an index entry, and the path from the element to the part of it that gave the value."""
 
 
-More = tuple[str, tuple[str, str], Path]
-"""A modifier, the (system, code) of a token entry that answers it, and the path from the element to the part that gave the value."""
+More = tuple[str, str, tuple[str, str], Path]
+"""A modifier, kind and value of an entry that answers it, and the path from the element to the part that gave the value."""
 
 
 def no_more(value: Any) -> Iterable[More]:
@@ -41,7 +41,7 @@ class ParameterType:
     ``suffixes``     the datatypes that it takes values from, as written in the member names of choice elements
     ``modifiers``    the supported modifiers, apart from ``missing`` and, for references, type names
     ``extract``      (value of an element, the server's base URL) -> values of index entries
-    ``extract_more`` value of an element -> token entries that answer a modifier, under the name ``parameter:modifier``
+    ``extract_more`` value of an element -> entries that answer a modifier, under the name ``parameter:modifier``
     ``parse_value``  one value of an or-list, still escaped -> its predicate; raises ValueError that says what is wrong
     """
 

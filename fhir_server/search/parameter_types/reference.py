@@ -45,7 +45,7 @@ def extract_more(value: Any) -> Iterable[More]:
     identifier = value.get("identifier") if type(value) is dict else None
     if type(identifier) is not dict or type(identifier.get("value")) is not str:
         return ()
-    return (("identifier", (identifier.get("system", ""), identifier["value"]), ("identifier",)),)
+    return (("identifier", "token", (identifier.get("system", ""), identifier["value"]), ("identifier",)),)
 
 
 def parse_value(text: str, context: ValueContext) -> RefersTo | TokenIs:
@@ -54,7 +54,7 @@ def parse_value(text: str, context: ValueContext) -> RefersTo | TokenIs:
     By modifier ``identifier``: a token, for the identifier in the Reference.
     """
     if context.modifier == "identifier":
-        return token.parse_value(text, ValueContext())
+        return token.parse_token(text)
     reference = unescape(text)
     types = (context.modifier,) if context.modifier else context.targets
     if ID.fullmatch(reference):

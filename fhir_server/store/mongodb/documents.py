@@ -34,6 +34,8 @@ ARRAYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "string": ("str", ("v", "e")),
     "date": ("dat", ("lo", "hi")),
     "quantity": ("num", ("v", "s", "k", "u")),
+    "words": ("txt", ("v",)),
+    "position": ("geo", ("x", "y", "z")),
 }
 
 FIRST_PATIENT: Final = "patients.0"
@@ -114,6 +116,8 @@ def encode_entries(entries: Iterable[Entry]) -> Document:
     for entry in entries:
         array, members = ARRAYS[entry.kind]
         value = (float(entry.value[0] or 0), *entry.value[1:]) if entry.kind == "quantity" else entry.value
+        if entry.kind == "position":
+            value = tuple([float(one or 0) for one in value])
         element = {"p": entry.param, **dict(zip(members, value, strict=True)), "c": entry.class_id}
         elements_of.setdefault(array, {})[tuple(element.values())] = element
     return {array: list(elements.values()) for array, elements in elements_of.items()}

@@ -72,6 +72,7 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
         _index("date", "type", "dat.p", "dat.hi"),
         _index("date_lo", "type", "dat.p", "dat.lo"),
         _index("number", "type", "num.p", "num.v"),
+        _index("position", "type", "geo.p", "geo.z", sparse=True),
         *_OF_TIME,
     ),
     "history": (

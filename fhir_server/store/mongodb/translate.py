@@ -19,6 +19,7 @@ from fhir_server.search.filters import (
     Filter,
     Has,
     IdIs,
+    NearTo,
     Not,
     OfPatient,
     Present,
@@ -27,6 +28,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
     UnderUrl,
+    WordIs,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
@@ -43,6 +45,8 @@ _KIND: Final[dict[Any, str]] = {
     RefersTo: "reference",
     UnderUrl: "reference",
     TextIs: "string",
+    WordIs: "words",
+    NearTo: "position",
     DateIs: "date",
     QuantityIs: "quantity",
 }
@@ -177,6 +181,8 @@ def _covers(type: str, clause: VisibilityClause, now: int) -> Query:
 def condition(type: str, filter: Filter, classes: frozenset[int]) -> Query:
     """Return the query for rows that meet ``filter``, judged by entries of these classes alone.  Raises TypeError for an unknown node."""
     match filter:
+        case Has(param, NearTo() as near):
+            return _near(param, near, classes)
         case Has(param, predicate):
             return _entry(param, *_predicate_condition(predicate), classes)
         case Present(param, kind):
@@ -210,6 +216,23 @@ def _entry(param: str, array: str, predicate: Query, classes: frozenset[int]) ->
     if predicate == FALSE or not classes:
         return FALSE
     return {array: {"$elemMatch": {"p": param, **predicate, **among("c", classes)}}}
+
+
+def _near(param: str, near: NearTo, classes: frozenset[int]) -> Query:
+    """Return the query for documents with such a point: those between its bounds, by the index, of which one is near enough."""
+    low, high = near.bounds
+    bounds = {"$gte": float(low), "$lte": float(high)}
+    within = _entry(param, "geo", {"z": bounds}, classes)
+    x, y, z = [{"$subtract": [f"$$e.{axis}", float(at)]} for axis, at in (("x", near.x), ("y", near.y), ("z", near.z))]
+    squares = [{"$multiply": [one, one]} for one in (x, y, z)]
+    # $add of more than two numbers rounds once; two at a time, as the meaning does.
+    apart = {"$add": [{"$add": squares[:2]}, squares[2]]}
+    tests = [
+        {"$eq": ["$$e.p", param]}, {"$in": ["$$e.c", sorted(classes)]}, {"$gte": ["$$e.z", bounds["$gte"]]},
+        {"$lte": ["$$e.z", bounds["$lte"]]}, {"$lte": [apart, float(near.square)]},
+    ]  # fmt: skip
+    points = {"$map": {"input": {"$ifNull": ["$geo", []]}, "as": "e", "in": {"$and": tests}}}
+    return both(within, {"$expr": {"$anyElementTrue": [points]}})
 
 
 def _predicate_condition(predicate: Any) -> tuple[str, Query]:
@@ -300,6 +323,7 @@ _PREDICATES: Final[dict[str, Callable[[Any], Query]]] = {
     "token": _token,
     "reference": lambda predicate: _under(predicate) if isinstance(predicate, UnderUrl) else among("v", predicate.targets),
     "string": _text,
+    "words": lambda predicate: _contains(f" {predicate.word} "),
     "date": lambda predicate: _DATE[predicate.prefix](predicate.lo, predicate.hi),
     "quantity": _quantity,
 }

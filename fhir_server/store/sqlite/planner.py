@@ -23,6 +23,7 @@ from fhir_server.search.filters import (
     Filter,
     Has,
     IdIs,
+    NearTo,
     OfPatient,
     QuantityIs,
     RefersTo,
@@ -332,6 +333,8 @@ def _index_bounds(predicate: object) -> Sql | None:
             return _NO_MORE if mode == "equal" or (mode == "prefix" and after_prefix(value)) else None
         case DateIs(prefix, lo, hi):
             return _DATE_BOUNDS[prefix](lo, hi) if prefix in _DATE_BOUNDS else None
+        case NearTo():
+            return _NO_MORE
         case QuantityIs(prefix):
             return None if prefix == "ne" else _NO_MORE
     return None

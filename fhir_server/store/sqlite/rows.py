@@ -22,6 +22,8 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "string": ("str", ("param", "folded", "exact", "vclass")),
     "date": ("dat", ("param", "hi", "lo", "vclass")),
     "quantity": ("num", ("param", "number", "system", "code", "unit", "vclass")),
+    "words": ("txt", ("param", "words", "vclass")),  # since schema 6, as the next one
+    "position": ("geo", ("param", "z", "x", "y", "vclass")),
 }
 KINDS: Final = tuple(TABLES)
 BANDED: Final = frozenset({"token", "reference", "date"})  # kinds whose tables also have the row's band
@@ -133,6 +135,8 @@ _INDEXED: Final[dict[str, Callable[[int, tuple[Any, ...], int, Names], tuple[Any
     "quantity": lambda param, value, class_id, names: (
         (param, float(value[0]), names.intern_system(value[1]), value[2], value[3], class_id)
     ),
+    "words": lambda param, value, class_id, names: (param, value[0], class_id),
+    "position": lambda param, value, class_id, names: (param, float(value[2]), float(value[0]), float(value[1]), class_id),
 }
 
 _VALUE: Final[dict[str, Callable[[tuple[Any, ...], Names], tuple[Any, ...]]]] = {
@@ -141,6 +145,8 @@ _VALUE: Final[dict[str, Callable[[tuple[Any, ...], Names], tuple[Any, ...]]]] = 
     "string": lambda row, names: (row[1], row[2]),
     "date": lambda row, names: (row[2], row[1]),
     "quantity": lambda row, names: (row[1], names.system_text(row[2]), row[3], row[4]),
+    "words": lambda row, names: (row[1],),
+    "position": lambda row, names: (row[2], row[3], row[1]),
 }
 
 
@@ -150,8 +156,9 @@ def pack(rows: IndexRows) -> bytes:
 
 
 def unpack(text: bytes) -> IndexRows:
-    """Decode the ``entries`` column."""
-    return _decode_rows(text)
+    """Decode the ``entries`` column; one that an earlier schema wrote has fewer kinds."""
+    rows = _decode_rows(text)
+    return (*rows, *[[] for _ in KINDS[len(rows) :]])
 
 
 def decode_value(kind: str, row: tuple[Any, ...], names: Names) -> tuple[Any, ...]:

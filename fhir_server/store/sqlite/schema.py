@@ -8,11 +8,12 @@
 - ``also``: the other patients of a row that has several.
 - ``past``: all other versions, each with the ``rid`` it had.
 - ``change``, ``purged``: the versions of all rows by patient and band in the order of time (``changes.py``).
-- ``tok``, ``ref``, ``str``, ``dat``, ``num``: one index table for each kind of entry.  Each is clustered by row (for
+- ``tok``, ``ref``, ``str``, ``dat``, ``num``, ``geo``: one index table for each other kind of entry.  Each is clustered by row (for
   sorting, for further conditions, for deletion).  Its index by value ends in ``rid``, so the rows of one patient (and, of
   ``tok`` and ``ref``, of one band) with one value are contiguous.  ``tok_rows`` and ``ref_rows`` have no band: callers who see all
   bands of a type read the rows with one value from them in the order of rows.  ``dat_newest`` has the rows of one patient in
   one band by date, the newest first.
+- ``txt`` holds the words of each row, and has no index by value: words are looked for in rows that other conditions leave.
 - ``ref`` also holds references of past versions that the current version no longer has, with minus the ``n`` of the
   past version as ``rid``.  Only relabeling reads them.
 
@@ -30,7 +31,7 @@ import apsw
 
 from fhir_server.store.sqlite.upgrades import STEPS
 
-VERSION: Final = 6  # a step of ``upgrades.STEPS`` leads to each
+VERSION: Final = 7  # a step of ``upgrades.STEPS`` leads to each
 MAX_RID: Final = 2**63 - 1
 PATIENT_BITS: Final = 32
 SEQUENCE: Final = (1 << PATIENT_BITS) - 1  # the bits of a rid that hold the sequence number
@@ -68,6 +69,14 @@ CREATE TABLE change(owner INTEGER, band INTEGER, updated INTEGER, id TEXT, versi
 CREATE TABLE purged(owner INTEGER, type INTEGER, updated INTEGER, id TEXT, version INTEGER,
   PRIMARY KEY(owner, type, updated, id, version)) STRICT, WITHOUT ROWID;
 CREATE INDEX purged_name ON purged(type, id);
+"""
+
+# What schema 7 added.
+_WORDS_AND_POSITIONS: Final = """
+CREATE TABLE txt(rid INTEGER, param INTEGER, words TEXT, vclass INTEGER, PRIMARY KEY(rid, param, words, vclass)) STRICT, WITHOUT ROWID;
+CREATE TABLE geo(rid INTEGER, param INTEGER, z REAL, x REAL, y REAL, vclass INTEGER,
+  PRIMARY KEY(rid, param, z, x, y, vclass)) STRICT, WITHOUT ROWID;
+CREATE INDEX geo_value ON geo(param, z, rid, x, y, vclass);
 """
 
 _TABLES: Final = f"""
@@ -109,6 +118,7 @@ CREATE INDEX journal_lines ON journal(journal, n);
 {_ROWS}
 {_NEWEST}
 {_CHANGES}
+{_WORDS_AND_POSITIONS}
 PRAGMA user_version = {VERSION};
 """
 

@@ -22,6 +22,7 @@ from fhir_server.search.filters import (
     Filter,
     Has,
     IdIs,
+    NearTo,
     Not,
     OfPatient,
     Predicate,
@@ -33,6 +34,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
     UnderUrl,
+    WordIs,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
@@ -49,6 +51,8 @@ KIND_OF: Final[dict[type, str]] = {
     RefersTo: "reference",
     UnderUrl: "reference",
     TextIs: "string",
+    WordIs: "words",
+    NearTo: "position",
     DateIs: "date",
     QuantityIs: "quantity",
 }
@@ -331,11 +335,22 @@ def _unit(predicate: QuantityIs, names: Names) -> Sql:
     return TRUE if predicate.unit is None else ("(x.code = ? OR x.unit = ?)", (predicate.unit, predicate.unit))
 
 
+_APART: Final = "(x.x - ?) * (x.x - ?) + (x.y - ?) * (x.y - ?) + (x.z - ?) * (x.z - ?)"
+
+
+def _near(near: NearTo, names: Names) -> Sql:
+    x, y, z = float(near.x), float(near.y), float(near.z)
+    low, high = near.bounds
+    return f"x.z >= ? AND x.z <= ? AND {_APART} <= ?", (float(low), float(high), x, x, y, y, z, z, float(near.square))
+
+
 _PREDICATES: Final[dict[type, Callable[[Any, Names], Sql]]] = {
     TokenIs: _token,
     RefersTo: lambda predicate, names: among("x.target", predicate.targets),
     UnderUrl: _under,
     TextIs: _text,
+    NearTo: _near,
+    WordIs: lambda predicate, names: ("instr(x.words, ?) > 0", (f" {predicate.word} ",)),
     DateIs: _date,
     QuantityIs: _quantity,
 }

@@ -79,6 +79,14 @@ _OF_PATIENT: Final = (
 )
 _NUMBERS: Final = "SELECT version FROM past WHERE type = ?1 AND id = ?2 UNION SELECT version FROM res WHERE type = ?1 AND id = ?2"
 
+# What schema 7 added.
+_WORDS_AND_POSITIONS: Final = """
+CREATE TABLE txt(rid INTEGER, param INTEGER, words TEXT, vclass INTEGER, PRIMARY KEY(rid, param, words, vclass)) STRICT, WITHOUT ROWID;
+CREATE TABLE geo(rid INTEGER, param INTEGER, z REAL, x REAL, y REAL, vclass INTEGER,
+  PRIMARY KEY(rid, param, z, x, y, vclass)) STRICT, WITHOUT ROWID;
+CREATE INDEX geo_value ON geo(param, z, rid, x, y, vclass);
+"""
+
 _CURRENT: Final = "SELECT 'res', rid, version, extra FROM res WHERE type = ?1 AND id = ?2"
 _VERSIONS: Final = f"SELECT 'past', n, version, extra FROM past WHERE type = ?1 AND id = ?2 UNION ALL {_CURRENT} ORDER BY version"
 _WITH_HISTORY: Final = "SELECT type, id FROM res WHERE extra IS NOT NULL UNION SELECT type, id FROM past"
@@ -129,6 +137,11 @@ def _add_newest(connection: apsw.Connection) -> None:
     connection.execute(_NEWEST).fetchall()
 
 
+def _add_words_and_positions(connection: apsw.Connection) -> None:
+    """Tables for words and positions; relabeling stores those of the rows."""
+    connection.execute(_WORDS_AND_POSITIONS).fetchall()
+
+
 def _summarize_histories(connection: apsw.Connection) -> None:
     """Each version has its own digest and a summary of those before it."""
     for key in connection.execute(_WITH_HISTORY).fetchall():
@@ -173,5 +186,6 @@ def _add_changes(connection: apsw.Connection) -> None:
 
 STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {
     2: _add_bands, 3: _add_row_indexes, 4: _summarize_histories, 5: _add_newest, 6: _add_changes,
+    7: _add_words_and_positions,
 }  # fmt: skip
 """By schema: what turns a file of the schema before it into one of this schema."""
