@@ -35,7 +35,8 @@ DOORS: list[tuple[str, str, Any]] = [
 ]
 
 
-_ALWAYS = {"Content-Type": "application/fhir+json", "Prefer": "respond-async"}  # what an export needs
+_ALWAYS = {"Content-Type": "application/fhir+json"}
+_LATER = {"Prefer": "respond-async"}  # what an export needs
 
 
 class Bound:
@@ -52,7 +53,9 @@ class Bound:
         proof = self.prover.proof(BASE + path.partition("?")[0], method, token) if proof == "" else proof
         headers = {"Authorization": f"{scheme} {token}"} | ({"DPoP": proof} if proof else {})
         content = None if body is None else json.dumps(body).encode()
-        return self.whole.http.request(method, f"/fhir{path}", content=content, headers=headers | _ALWAYS)
+        return self.whole.http.request(
+            method, f"/fhir{path}", content=content, headers=headers | _ALWAYS | (_LATER if "$export" in path else {})
+        )
 
     def as_bearer(self) -> str:
         """A token of the same grant's scopes that is not bound."""
