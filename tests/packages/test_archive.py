@@ -114,7 +114,9 @@ def test_what_is_no_package_for_r4_is_refused(tmp_path: Path, files: dict[str, A
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no archive", gzip.compress(b"no tar" * 500), gzip.compress(b"x" * 2000)[:-20], b"\xfd7zXZ\0broken"]
+    "content",
+    [b"", b"no archive", gzip.compress(b"no tar" * 500), gzip.compress(b"x" * 2000)[:-20], b"\xfd7zXZ\0broken"],
+    ids=["nothing", "text", "no tar", "cut off", "another compression"],
 )
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.tgz"
