@@ -135,6 +135,10 @@ def test_search_value_parses_to_the_expected_condition(kind: str, text: str, con
     assert asked(kind, text, **context) == expected
 
 
+def test_plus_of_an_offset_may_have_become_a_blank() -> None:
+    assert asked("date", "gt2020-01-01T10:00:00 02:00") == asked("date", "gt2020-01-01T10:00:00+02:00")
+
+
 MALFORMED = {
     "token": ["a|b|c", "|", r"a\x", "a\\"],
     "string": [" "],
@@ -143,7 +147,7 @@ MALFORMED = {
     "quantity": ["5|mg", "5|a|b|c", "|u|mg"],
     "date": [
         "", "gt", "zz2020", "0000", "2020-13", "2020-02-30", "2020-1-1", "2020-01-01T10", "2020-01-01T25:00", "2020-01-01\n",
-        "٢٠٢٠", "2020-01-01T10:00:00 02:00", "2020-01-01T10:00:00+99:00",
+        "٢٠٢٠", "2020-01-01T10:00:00  02:00", "2020-01-01 10:00:00", "2020-01-01T10:00:00+99:00",
     ],
 }  # fmt: skip
 
