@@ -84,7 +84,7 @@ def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
 async def backend_token(url: str) -> dict[str, str]:
     async with opened(url) as store:
         token = await tokens.issue_operator_token(store, "demo-backend", "system/*.cruds", micros("2026-11-21T12:00:00-05:00"))
-    return {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
+    return {"Authorization": f"Bearer {token}"}
 
 
 async def lasting(url: str) -> tuple[Any, ...]:
@@ -102,7 +102,8 @@ async def lasting(url: str) -> tuple[Any, ...]:
 async def send(http: httpx.AsyncClient, method: str, path: str, body: Any, headers: dict[str, str]) -> httpx.Response:
     if path.startswith("/fhir"):
         content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/fhir+json", "Accept": "application/json", **headers}
+        later = {"Prefer": "respond-async"} if "$export" in path else {}
+        sent = {"Content-Type": "application/fhir+json", "Accept": "application/json", **later, **headers}
         return await http.request(method, path, content=content, headers=sent)
     return await http.request(method, path, data=body, headers={"Accept": "application/json"})
 

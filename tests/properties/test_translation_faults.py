@@ -18,7 +18,7 @@ from fhir_server.search.filters import (
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import Row, conditions
-from fhir_server.store.sqlite import planner, reader, sorting, steps, transaction, translate
+from fhir_server.store.sqlite import reader, sorting, steps, transaction, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import disagreements
 
@@ -111,19 +111,14 @@ def relabeling_moves_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction.SqliteTransaction, "_relabel_current", wrong)
 
 
-def finds_none(name: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """Return a fault in which this source of single rows yields nothing."""
-    return lambda patch: patch.setattr(planner._Planner, name, lambda *_: iter(()))
-
-
 def a_relabeled_row_keeps_its_band(patch: pytest.MonkeyPatch) -> None:
-    right = transaction.SqliteTransaction._band
+    right = transaction.SqliteTransaction.band
     bands: dict[str, int] = {}
 
     def wrong(self: Any, type: int, row: Row) -> int:
         return bands.setdefault(f"{row.type}/{row.id}", right(self, type, row))
 
-    patch.setattr(transaction.SqliteTransaction, "_band", wrong)
+    patch.setattr(transaction.SqliteTransaction, "band", wrong)
 
 
 def step_sees(method: str, change: Callable[[Visibility], Visibility], *, row_by_row: bool = False) -> Callable[[pytest.MonkeyPatch], None]:
@@ -175,8 +170,10 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a row stands where its last version was stored": a_row_stands_where_its_last_version_was,
     "a row that is relabeled stays where it stands": relabeling_moves_nothing,
     "a relabeled row keeps its band": a_relabeled_row_keeps_its_band,
-    "rows released since they were written are not found": finds_none("_released_rids"),
-    "rows of a second patient are not found": finds_none("_shared_rids"),
+    "rows released since they were written are not found": rewritten(
+        "r.release_at > r.updated AND r.release_at <= ?", "r.release_at > r.updated AND 0 = ?"
+    ),
+    "rows of a second patient are not found": rewritten("also a WHERE a.patient = p.value", "also a WHERE 0 AND a.patient = p.value"),
     "a walked row comes at any of its values": rewritten(" WHERE (y.rid = r.rid ", " WHERE 0 AND (y.rid = r.rid "),
     "a chain sees all classes": step_sees("matching_ids", every_class),
     "a chain sees all patients": step_sees("matching_ids", every_patient),
