@@ -287,8 +287,9 @@ class Drawing(HiddenRows, Touches):
                 row = owned(d, p) | {"id": self._id()}
                 return [row, restriction(p, self.caller.me, f"{row['resourceType']}/{row['id']}")]
             case "act":
-                others = [name for name in self.names if not name.startswith("Communication/")]  # a sender sees what became of a message
-                return [r.provenance(r.pick(*others) if others else f"Patient/{p}", "Practitioner/dr-one")]
+                target = r.pick(*self.names) if self.names else f"Patient/{p}"
+                # Who has sent a message also sees what became of it.
+                return [r.provenance(f"Patient/{p}" if target.startswith("Communication/") else target, "Practitioner/dr-one")]
         return self._more_hidden(kind, p)
 
     def _touches(self, number: int) -> list[Secret]:
