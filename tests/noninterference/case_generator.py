@@ -288,9 +288,8 @@ class Drawing(HiddenRows, Touches):
                 return [row, restriction(p, self.caller.me, f"{row['resourceType']}/{row['id']}")]
             case "act":
                 target = r.pick(*self.names) if self.names else f"Patient/{p}"
-                # Who has sent a message also sees what became of it, once the rules for teenagers hold.
-                is_seen = p == "turning-12" and target.startswith("Communication/")
-                return [r.provenance(f"Patient/{p}" if is_seen else target, "Practitioner/dr-one")]
+                # Who has sent a message also sees what became of it.
+                return [r.provenance(f"Patient/{p}" if target.startswith("Communication/") else target, "Practitioner/dr-one")]
         return self._more_hidden(kind, p)
 
     def _touches(self, number: int) -> list[Secret]:

@@ -24,6 +24,7 @@ from fhir_server.interactions import (
     write,
     write_rights,
 )
+from fhir_server.interactions.service import Service
 from fhir_server.search import query as queries
 from fhir_server.search.filters import AllOf, AnyOf, Has, IdIs, RefersTo
 from fhir_server.search.visibility import VisibilityClause
@@ -192,15 +193,19 @@ def the_id_of_a_hidden_row_is_taken(patch: Patch) -> None:
 
 @leak("W02")
 def a_conditional_delete_counts_before_it_refuses(patch: Patch) -> None:
-    exact = conditional_write.delete_in
+    exact = Service.write_with_view
 
-    async def delete_in(context: Any, request: Any, service: Any, names: Any = None) -> Any:
-        where = queries.condition(request.path[0], criteria.of_url(request), request.now, service.base)
-        if await context.tx.count(request.path[0], where, await unlimited(context.view)) > 1:
-            raise Problem("precondition", "The criteria match several resources.")
-        return await exact(context, request, service, names)
+    async def write_with_view(service: Service, request: Any, audit: Any, job: Any) -> Any:
+        async def counted(context: Any) -> Any:
+            if request.method == "DELETE" and len(request.path) == 1:
+                where = queries.condition(request.path[0], criteria.of_url(request), request.now, service.base)
+                if await context.tx.count(request.path[0], where, await unlimited(context.view)) > 1:
+                    raise Problem("precondition", "The criteria match several resources.")
+            return await job(context)
 
-    patch.setattr(conditional_write, "delete_in", delete_in)
+        return await exact(service, request, audit, counted)
+
+    patch.setattr(Service, "write_with_view", write_with_view)
 
 
 @leak("W04")

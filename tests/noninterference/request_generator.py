@@ -97,9 +97,10 @@ class Asker(ContentRequests):
             (3, self.create_with_provenance), (5, self.type_history),
             (2, self.content), (1, self.sent_content), (3, self.later),
         )  # fmt: skip
-        context = self._case.caller.kind == "BO"  # the only caller here who may update resources
+        # Callers who alone may update, and delete, do so more often.
         updates = (self.update, self.conditional_update, self.conditional_entries, self.patch, self.patch_entry)
-        weights = [weight * (8 if context and make in updates else 1) for weight, make in menu]
+        often: tuple[Callable[[], Ask], ...] = {"BO": updates, "BE": (self.conditional_delete,)}.get(self._case.caller.kind, ())
+        weights = [weight * (8 if make in often else 1) for weight, make in menu]
         return [self._random.choices(menu, weights)[0][1]() for _ in range(number)]
 
     def in_xml(self) -> Ask:

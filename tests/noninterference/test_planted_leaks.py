@@ -84,6 +84,12 @@ async def _restored(twins: Twins) -> None:
     twins.restore()
 
 
+@functools.cache
+def _is_silent(seed: int) -> bool:
+    """The control: whether nothing is noticed in a case without a leak.  Else what is noticed with one may be something else."""
+    return asyncio.run(_run(_kept(seed), seed, capability())) is None
+
+
 def noticed_by(leak: Leak) -> comparison.Leak | None:
     """Return what the generic run notices of a planted leak, or None."""
     first = _FIRST.get(leak.name, 0)
@@ -106,6 +112,7 @@ def trace_that_notices(leak: Leak) -> str | None:
 def test_planted_leak_is_detected(leak: Leak, record_property: Any) -> None:
     found = noticed_by(leak)
     assert found is not None, f"No request in {_CASES} cases noticed that {leak.name}."
+    assert _is_silent(found.case.seed), f"Case {found.case.seed} is noticed without a leak, too."
     record_property("killed", f"{found.ask.kind} by the {found.case.caller.name}, case {found.case.seed + 1}")
 
 
