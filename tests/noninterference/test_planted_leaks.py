@@ -19,12 +19,12 @@ from tests.noninterference import (
     planted_leaks_search,
     planted_leaks_side,
 )
+from tests.noninterference.capability import Capability
 from tests.noninterference.case_generator import case
 from tests.noninterference.comparison import Twins
 from tests.noninterference.oracle import CALLERS
 from tests.noninterference.planted_leaks import LEAKS, Leak
 from tests.noninterference.planted_leaks_time import TIME_LEAKS
-from tests.noninterference.request_generator import Capability
 from tests.noninterference.test_noninterference import capability
 from tests.noninterference.traces import TRACES, followed
 
