@@ -45,11 +45,11 @@ _Key = tuple[str, str]  # type and id
 class _Version(NamedTuple):
     indexed: IndexedRow
     stored: int  # the number of versions that were ever stored, including this one
-    targets: frozenset[object]  # the values of its reference entries
+    references: frozenset[tuple[str, object]]  # parameter and value of its reference entries
 
     @staticmethod
     def of(indexed: IndexedRow, stored: int) -> _Version:
-        return _Version(indexed, stored, frozenset(entry.value for entry in indexed.entries if entry.kind == "reference"))
+        return _Version(indexed, stored, frozenset((entry.param, entry.value) for entry in indexed.entries if entry.kind == "reference"))
 
     @property
     def row(self) -> Row:
@@ -58,10 +58,6 @@ class _Version(NamedTuple):
     @property
     def is_deletion(self) -> bool:
         return self.row.interaction == "delete"
-
-    @property
-    def references(self) -> set[tuple[str, object]]:
-        return {(entry.param, entry.value) for entry in self.indexed.entries if entry.kind == "reference"}
 
 
 @dataclass
@@ -328,13 +324,11 @@ class _Transaction:
         )
 
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None, limit: int | None = None) -> tuple[Row, ...]:
-        def refers(version: _Version) -> bool:
-            type = version.row.type
-            entries = (entry for entry in version.indexed.entries if entry.kind == "reference" and entry.value == (target,))
-            return any(params is None or f"{type}.{entry.param}" in params for entry in entries)
+        def refers(type: str, version: _Version) -> bool:
+            return any(value == (target,) and (params is None or f"{type}.{param}" in params) for param, value in version.references)
 
-        versions = [versions for versions in self._state.history.values() if any((target,) in version.targets for version in versions)]
-        return tuple([several[-1].row for several in versions if any(map(refers, several))][:limit])
+        histories = self._state.history.items()
+        return tuple([versions[-1].row for (type, _), versions in histories if any(refers(type, one) for one in versions)][:limit])
 
     async def intern_class(self, key: str) -> int:
         return self._state.classes.setdefault(key, len(self._state.classes))
