@@ -34,6 +34,12 @@ install: .venv/installed
 	sh scripts/deployment-tools.sh
 	touch $@
 
+.venv/tested-all: .venv/tested scripts/packages.sh scripts/java-client.sh tests/clients/hapi/pom.xml tests/fhir_xml/package-lock.json
+	sh scripts/packages.sh java
+	sh scripts/java-client.sh
+	cd tests/fhir_xml && npm ci --silent --no-audit --no-fund
+	touch $@
+
 demo: .venv/installed
 	FHIR_SERVER_MODE=demo FHIR_SERVER_ORIGIN=$(ORIGIN) $(BIN)/fhir-server demo --port $(PORT)
 
@@ -49,7 +55,7 @@ quick: check
 test: .venv/tested check
 	$(PYTEST) -m "not slow" --durations=20
 
-test-all: .venv/tested check
+test-all: .venv/tested-all check
 	$(PYTEST) --durations=20
 
 bench: .venv/tested

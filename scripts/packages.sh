@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages of the groups named that are missing: venv, browser, firefox, webkit, mongod, deployment, load.
+# Installs the Debian packages of the groups named that are missing: venv, browser, firefox, webkit, mongod, deployment, java, load.
 # As root, or else with sudo. Without either, it prints the packages that are missing and fails; if none is missing, it does nothing.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin" # of ldconfig, for users other than root
@@ -12,6 +12,7 @@ packages() {
         webkit) echo webkit2gtk-driver xvfb ;;
         mongod) echo libcurl4 ;;                           # tests on MongoDB
         deployment) echo systemd ;;                        # tests of deploy/
+        java) echo default-jdk-headless maven ;;           # tests of clients in Java, for make test-all
         load) echo wrk cpulimit ;;                         # benchmarks
         *) echo "packages.sh: no group is named $1" >&2; exit 2 ;;
     esac
@@ -26,6 +27,8 @@ present() {
         webkit2gtk-driver) command -v WebKitWebDriver ;;
         xvfb) command -v Xvfb ;;
         systemd) command -v systemd-analyze ;;
+        default-jdk-headless) command -v javac ;;
+        maven) command -v mvn ;;
         libcurl4) ldconfig -p | grep 'libcurl\.so\.4 ' ;;
         *) command -v "$1" ;;
     esac >/dev/null 2>&1

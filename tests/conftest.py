@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from fhir_server import app
 from fhir_server.api import RequestLimits
+from fhir_server.consent import policy as policies
+from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
 from fhir_server.store.mongodb import failures, reader, retry
@@ -41,6 +44,23 @@ def _server_time_limits_are_out_of_reach() -> Iterator[None]:
         patch.setattr(app, "request_limits", partial(_with_time, app.request_limits))
         for module, name, limit in LIMITS:
             patch.setattr(module, name, limit)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shipped_policies_and_lists_are_read_once() -> Iterator[None]:
+    """Let all servers of a process share the policies and code lists that ship, which take a tenth of a second to read and check."""
+    policy, lists = cache(policies.load), cache(SensitivityCodes.load)
+
+    def load_policy(name: str, *, timezone: str = "") -> policies.Policy:
+        return (policies.load if "/" in name or name.endswith(".json") else policy)(name, timezone=timezone)
+
+    def load_lists(folder: str = "", own: str = "") -> SensitivityCodes:
+        return (SensitivityCodes.load if folder or own else lists)(folder, own)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "policies", SimpleNamespace(load=load_policy))
+        patch.setattr(app, "SensitivityCodes", SimpleNamespace(load=load_lists))
         yield
 
 

@@ -45,6 +45,11 @@ _Key = tuple[str, str]  # type and id
 class _Version(NamedTuple):
     indexed: IndexedRow
     stored: int  # the number of versions that were ever stored, including this one
+    references: frozenset[tuple[str, object]]  # parameter and value of its reference entries
+
+    @staticmethod
+    def of(indexed: IndexedRow, stored: int) -> _Version:
+        return _Version(indexed, stored, frozenset((entry.param, entry.value) for entry in indexed.entries if entry.kind == "reference"))
 
     @property
     def row(self) -> Row:
@@ -53,10 +58,6 @@ class _Version(NamedTuple):
     @property
     def is_deletion(self) -> bool:
         return self.row.interaction == "delete"
-
-    @property
-    def references(self) -> set[tuple[str, object]]:
-        return {(entry.param, entry.value) for entry in self.indexed.entries if entry.kind == "reference"}
 
 
 @dataclass
@@ -247,7 +248,7 @@ class _Transaction:
 
     def _add(self, versions: tuple[_Version, ...], indexed: IndexedRow) -> None:
         self._state.stored += 1
-        self._state.history[indexed.row.type, indexed.row.id] = (*versions, _Version(indexed, self._state.stored))
+        self._state.history[indexed.row.type, indexed.row.id] = (*versions, _Version.of(indexed, self._state.stored))
 
     def _require_next_version(self, row: Row) -> tuple[_Version, ...]:
         """Return the stored versions.  Raises Problem ``conflict`` unless the row's version is the next one."""
@@ -268,7 +269,7 @@ class _Transaction:
             raise Problem("conflict", "The resource was changed at the same time.")
         before = versions[index].row
         row = msgspec.structs.replace(row, body=before.body, updated=before.updated, interaction=before.interaction)
-        relabeled = _Version(IndexedRow(row, indexed.entries), versions[index].stored)
+        relabeled = _Version.of(IndexedRow(row, indexed.entries), versions[index].stored)
         self._state.history[row.type, row.id] = (*versions[:index], relabeled, *versions[index + 1 :])
 
     async def purge_versions_unfiltered(self, type: str, id: str, before: int) -> int:
@@ -323,14 +324,11 @@ class _Transaction:
         )
 
     async def referrers_unfiltered(self, target: str, params: frozenset[str] | None = None, limit: int | None = None) -> tuple[Row, ...]:
-        def refers(version: _Version) -> bool:
-            type = version.row.type
-            return any(
-                entry.kind == "reference" and entry.value == (target,) and (params is None or f"{type}.{entry.param}" in params)
-                for entry in version.indexed.entries
-            )
+        def refers(type: str, version: _Version) -> bool:
+            return any(value == (target,) and (params is None or f"{type}.{param}" in params) for param, value in version.references)
 
-        return tuple([versions[-1].row for versions in self._state.history.values() if any(map(refers, versions))][:limit])
+        histories = self._state.history.items()
+        return tuple([versions[-1].row for (type, _), versions in histories if any(refers(type, one) for one in versions)][:limit])
 
     async def intern_class(self, key: str) -> int:
         return self._state.classes.setdefault(key, len(self._state.classes))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,12 +11,11 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
-import httpx
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from tests.browser.browser_session import APP, Walk
-from tests.ports import reserved_port
+from tests.demo_server import DemoServer, demo_server
 from tests.waiting import HANG, wait_until
 
 HERE = Path(__file__).parent
@@ -40,39 +36,27 @@ FLAGS = (
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
+    with demo_server(tmp_path_factory.mktemp("store")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def environment(demo: DemoServer) -> dict[str, str]:
     """The settings of the demo server, as environment variables."""
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SERVER_")}
-    return outer | {
-        "FHIR_SERVER_MODE": "demo",
-        "FHIR_SERVER_ORIGIN": f"http://127.0.0.1:{reserved_port()}",
-        "FHIR_SERVER_STORE": f"sqlite:///{tmp_path_factory.mktemp('store')}/fhir.sqlite",
-    }
+    return demo.environment
 
 
 @pytest.fixture(scope="session")
-def origin(environment: dict[str, str]) -> Iterator[str]:
-    """Origin of a demo server that runs as its own process."""
-    address = environment["FHIR_SERVER_ORIGIN"]
-    command = [sys.executable, "-m", "fhir_server", "demo", "--port", address.rpartition(":")[2]]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: _answers(address, server), "the demo server answers", every=0.1)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(HANG)
+def origin(demo: DemoServer) -> str:
+    """Origin of the demo server."""
+    return demo.origin
 
 
 @pytest.fixture(scope="session")
-def command(environment: dict[str, str], origin: str) -> Command:
+def command(demo: DemoServer) -> Command:
     """Run ``fhir-server`` with these arguments while the server runs, and return its output."""
-
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "fhir_server", *arguments]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
-
-    return run
+    return demo.command
 
 
 @pytest.fixture
@@ -136,14 +120,6 @@ def _app_server(turn: IO[str]) -> ThreadingHTTPServer:
 
     wait_until(bound, "port 8765 becomes free, which the demo client's redirect URI names")
     return made[0]
-
-
-def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
-    assert server.poll() is None, f"The demo server ended with {server.returncode}."
-    try:
-        return httpx.get(f"{address}/fhir/metadata", timeout=HANG).raise_for_status().is_success
-    except httpx.ConnectError:
-        return False
 
 
 class _AppFiles(SimpleHTTPRequestHandler):

@@ -9,10 +9,11 @@ import pytest
 
 from fhir_server.consent.visibility_classes import UNCLASSIFIED
 from tests.consent import usability
+from tests.sample_data import SYNTHEA, needs_samples
 
 KINDS = {"Observation": "Observations", "MedicationRequest": "medications", "Encounter": "visits"}
 BUNDLES = usability.bundles()
-pytestmark = pytest.mark.skipif(not BUNDLES, reason="the Synthea bundles are not here")
+pytestmark = needs_samples(SYNTHEA)
 
 
 def test_at_most_five_percent_of_sample_is_unclassified(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,11 @@ from fhir_server.consent.labeling import Labeler, LabelSource
 from fhir_server.consent.policy import ActorKind, load
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.consent.visibility_classes import VisibilityClass
+from tests.sample_data import FOLDER
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "policy.md"
-SYNTHEA = ROOT.parent / "shared" / "data" / "synthea"
+SYNTHEA = FOLDER / "synthea"
 PERSONAS = {
     "parent, 12 to 17": Actor(ActorKind.TEEN_PROXY),
     "proxy, standard": Actor(ActorKind.ADULT_PROXY, frozenset({"standard"})),

@@ -15,10 +15,10 @@ from fhir_server.fhir_xml import to_json, to_xml
 from fhir_server.fhir_xml.members import members
 from fhir_server.resources import definitions
 from tests.fhir_xml.official_examples import exactly, official_examples
+from tests.sample_data import SYNTHEA, needs_samples, samples
 from tests.served import ROOT
 
 FHIR = "{http://hl7.org/fhir}"
-SYNTHEA = ROOT.parent / "shared" / "data" / "synthea"
 DIV = "<div xmlns='http://www.w3.org/1999/xhtml'><!-- kept --><p>1 &lt; 2 &amp; \\\"3\\\"<br />é</p></div>"
 EACH_KIND = b"""{"resourceType":"Patient","id":"p","meta":{"versionId":"3","tag":[{"code":"a"}]},
  "text":{"status":"generated","div":"%s"},
@@ -180,29 +180,16 @@ def require_identity(name: str, text: bytes) -> None:
     require_ordered(root, root.tag.removeprefix(FHIR))
 
 
-def test_official_examples_come_back_as_they_were() -> None:
-    found = 0
-    for name, text in official_examples():
-        if len(text) < 100_000 and hash_of(name) % 40 == 0:
-            require_identity(name, text)
-            found += 1
-    assert found > 100
-
-
 @pytest.mark.slow
 def test_all_official_examples_come_back_as_they_were() -> None:
     found = [require_identity(name, text) for name, text in official_examples()]
     assert len(found) > 5300
 
 
-@pytest.mark.skipif(not SYNTHEA.is_dir(), reason="needs the Synthea bundles")
+@needs_samples(SYNTHEA)
 def test_a_synthea_record_comes_back_as_it_was() -> None:
-    path = min(SYNTHEA.glob("*.json.gz"), key=lambda path: path.stat().st_size)
+    path = min(samples(SYNTHEA), key=lambda path: path.stat().st_size)
     require_identity(path.name, gzip.decompress(path.read_bytes()))
-
-
-def hash_of(name: str) -> int:
-    return sum(name.encode())
 
 
 @pytest.mark.parametrize("resource", [b'{"resourceType":"Patient","colour":"red"}', b'{"resourceType":"Patient","name":[{"x":1}]}'])

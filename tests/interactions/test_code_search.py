@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from fhir_server.search import code_sets
-from tests.served import Served, make_store, store_url
+from tests.filled import put, served_with
+from tests.served import Served
 
 LOINC, ANIMALS = "http://loinc.org", "urn:tests:animals"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -87,20 +87,7 @@ REFUSED = (
 )
 
 
-def put(served: Served, resource: dict[str, Any]) -> int:
-    return served.request(served.token(), "PUT", f"{resource['resourceType']}/{resource['id']}", body=resource).status
-
-
-@pytest.fixture(scope="module", params=("memory", "sqlite", "mongodb"))
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    url = store_url(request.param, tmp_path_factory.mktemp("store"))
-    if request.param != "memory":
-        make_store(url)
-    server = Served(url)
-    for one in (*SETS, *ROWS):
-        assert put(server, one) == 201
-    yield server
-    server.close()
+served = served_with(*SETS, *ROWS)
 
 
 def _adult(served: Served, scope: str = "patient/*.rs") -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.search import composites
+from tests.filled import filled, served_with
 from tests.served import Served
 
 _LOINC, _UCUM, _ICD = "http://loinc.org", "http://unitsofmeasure.org", "http://hl7.org/fhir/sid/icd-10-cm"
@@ -63,19 +63,8 @@ PERSON = {
 }  # fmt: skip
 
 
-def _filled() -> Served:
-    server = Served()
-    for row in (VISIT | {"id": "open"}, VISIT | {"id": "held", "extension": _LATER}, PERSON, *ROWS):
-        answer = server.request(server.token(), "PUT", f"{row['resourceType']}/{row['id']}", body=row)
-        assert answer.status == 201, answer.json
-    return server
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    server = _filled()
-    yield server
-    server.close()
+STORED = (VISIT | {"id": "open"}, VISIT | {"id": "held", "extension": _LATER}, PERSON, *ROWS)
+served = served_with(*STORED, stores=("memory",))
 
 
 def _found(served: Served, token: str, path: str) -> set[str]:
@@ -168,7 +157,7 @@ def test_identifier_in_a_reference_to_a_hidden_row_is_not_found(served: Served) 
 def test_resources_of_an_earlier_version_are_found_after_relabel(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = composites.entries
     monkeypatch.setattr(composites, "entries", lambda *_: iter(()))
-    server = _filled()
+    server = filled(*STORED)
     monkeypatch.setattr(composites, "entries", exact)
     feed, path = server.token(), "Observation?component-code-value-quantity=8480-6$gt120"
     assert _found(server, feed, path) == set()

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fhir_server.audit import LOG_NAME
 from fhir_server.resources.validate import check
-from tests.served import Answer, Served, store_url
+from tests.filled import served_with
+from tests.served import Answer, Served
 
 SYSTEM = "urn:test:conditional"
 URN = "urn:uuid:6f1d9c56-0f4e-4b7a-9d0e-0000000000a1"
 
 
-@pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
-    yield server
-    server.close()
+served = served_with()
 
 
 def patient(value: str, **more: Any) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.served import Served, store_url
+from tests.filled import served_with
+from tests.served import Served
 
 PATH = "DocumentReference/$docref?patient=docref-p"
 LOINC = "http://loinc.org"
@@ -30,16 +30,8 @@ ROWS = (
 )
 
 
-@pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
-    feed = server.token()
-    for id in ("docref-p", "docref-q"):
-        assert server.request(feed, "PUT", f"Patient/{id}", body={"resourceType": "Patient", "id": id}).status == 201
-    for row in ROWS:
-        assert server.request(feed, "PUT", f"DocumentReference/{row['id']}", body=row).status == 201
-    yield server
-    server.close()
+PATIENTS = tuple({"resourceType": "Patient", "id": id} for id in ("docref-p", "docref-q"))
+served = served_with(*PATIENTS, *ROWS)
 
 
 @pytest.mark.parametrize(

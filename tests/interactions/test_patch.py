@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fhir_server.interactions import patch
-from tests.served import Answer, Served, store_url
+from tests.filled import served_with
+from tests.served import Answer, Served
 
 SYSTEM = "urn:test:patch"
 URN = "urn:uuid:6f1d9c56-0f4e-4b7a-9d0e-0000000000b1"
@@ -18,11 +18,7 @@ TYPE = "application/json-patch+json"
 KINDS = pytest.mark.parametrize("kind", ["alone", "batch", "transaction"])
 
 
-@pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
-    yield server
-    server.close()
+served = served_with()
 
 
 def op(op: str, path: str, **more: Any) -> dict[str, Any]:
@@ -221,15 +217,19 @@ def test_answer_holds_the_resource_only_for_a_scope_to_read(served: Served, kind
 # What a caller who sees only a part of the row can do: results of a report are visible as far as their observations are.
 
 
-@pytest.fixture
-def clinician(served: Served) -> str:
-    """Sees final observations alone, so the preliminary result of the report is hidden."""
+def sees_part_of_a_report(served: Served) -> str:
+    """A token of a clinician who sees final observations alone, so the preliminary result of the report is hidden."""
     for name, status in (("res-a", "final"), ("res-b", "preliminary"), ("res-c", "final")):
         put(served, observation(name, status=status))
     results = [{"reference": f"Observation/res-{letter}"} for letter in "abc"]
     put(served, {"resourceType": "DiagnosticReport", "id": "partly", "status": "final", "code": {"text": "x"}, "result": results,
                  "subject": {"reference": "Patient/adult"}})  # fmt: skip
     return served.token("demo-public", "user/DiagnosticReport.cruds user/Observation.rs?status=final user/Patient.rs", "clinician")
+
+
+@pytest.fixture
+def clinician(served: Served) -> str:
+    return sees_part_of_a_report(served)
 
 
 def results(served: Served, token: str) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.search import words
+from tests.filled import filled, served_with
 from tests.served import Served
 
 _DIV = '<div xmlns="http://www.w3.org/1999/xhtml">Narrated zebra</div>'
@@ -37,19 +37,8 @@ ROWS = (
 )  # fmt: skip
 
 
-def _filled() -> Served:
-    server = Served()
-    for row in (VISIT, *ROWS):
-        answer = server.request(server.token(), "PUT", f"{row['resourceType']}/{row['id']}", body=row)
-        assert answer.status == 201, answer.json
-    return server
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    server = _filled()
-    yield server
-    server.close()
+STORED = (VISIT, *ROWS)
+served = served_with(*STORED, stores=("memory",))
 
 
 def _found(served: Served, token: str, query: str, type: str = "Observation") -> set[str]:
@@ -121,7 +110,7 @@ def test_changed_words_are_found_and_former_ones_are_not(served: Served) -> None
 def test_resources_of_an_earlier_version_are_found_after_relabel(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = words.entries
     monkeypatch.setattr(words, "entries", lambda *_: [])
-    server = _filled()
+    server = filled(*STORED)
     monkeypatch.setattr(words, "entries", exact)
     feed = server.token()
     assert _found(server, feed, "_content=gazelle") == set()

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from fhir_server.fhir_xml import to_json, to_xml
-from tests.served import Answer, Served, store_url
+from tests.filled import served_with
+from tests.served import Answer, Served
 
 XML = {"content-type": "application/fhir+xml", "accept": "application/fhir+xml"}
 TYPE = "application/fhir+xml; charset=utf-8"
 NS = 'xmlns="http://hl7.org/fhir"'
 
 
-@pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
-    yield server
-    server.close()
+served = served_with()
 
 
 def observation(id: str, **more: Any) -> dict[str, Any]:

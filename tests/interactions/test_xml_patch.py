@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fhir_server.fhir_xml import to_xml
-from tests.interactions.test_patch import KINDS, SYSTEM, URN, bundle, observation, put, results
-from tests.served import Served, store_url
+from tests.filled import served_with
+from tests.interactions.test_patch import KINDS, SYSTEM, URN, bundle, observation, put, results, sees_part_of_a_report
+from tests.served import Served
 
 TYPE = "application/xml-patch+xml"
 
 
-@pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
-    yield server
-    server.close()
+served = served_with()
 
 
 def diff(*operations: str) -> bytes:
@@ -98,13 +94,7 @@ def test_large_rows_are_patched_outside_the_transaction(served: Served, kind: st
 
 @pytest.fixture
 def clinician(served: Served) -> str:
-    """Sees final observations alone, so the preliminary result of the report is hidden."""
-    for name, status in (("res-a", "final"), ("res-b", "preliminary"), ("res-c", "final")):
-        put(served, observation(name, status=status))
-    found = [{"reference": f"Observation/res-{letter}"} for letter in "abc"]
-    put(served, {"resourceType": "DiagnosticReport", "id": "partly", "status": "final", "code": {"text": "x"}, "result": found,
-                 "subject": {"reference": "Patient/adult"}})  # fmt: skip
-    return served.token("demo-public", "user/DiagnosticReport.cruds user/Observation.rs?status=final user/Patient.rs", "clinician")
+    return sees_part_of_a_report(served)
 
 
 @KINDS

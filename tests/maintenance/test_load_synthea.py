@@ -1,4 +1,4 @@
-"""Synthea records load and export unchanged (skipped if the files are not next to the project)."""
+"""Synthea records load and export unchanged (where the samples are)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.served import ROOT, Served
+from tests.sample_data import SYNTHEA, needs_samples, samples
+from tests.served import Served
 
-FOLDER = ROOT.parent / "shared/data/synthea"
-FILES = sorted(FOLDER.glob("*.json.gz"))
+FILES = samples(SYNTHEA)
 
-pytestmark = pytest.mark.skipif(not FILES, reason="the Synthea records are not beside the project")
+pytestmark = needs_samples(SYNTHEA)
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served = Served(f"sqlite:///{tmp_path_factory.mktemp('synthea') / 'fhir.sqlite'}", seeds=False)
-    tally = served.load(FOLDER)
+    tally = served.load(*FILES)
     assert (len(FILES), tally.rejects, tally.present) == (11, [], 0)
     assert tally.stored == sum(len(entries(path)) for path in FILES)
     yield served

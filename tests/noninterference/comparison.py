@@ -11,10 +11,11 @@ from typing import Any
 
 from fhir_server import jsontext
 from fhir_server.resources import validate
+from tests.noninterference.capability import Capability
 from tests.noninterference.case_generator import Case, Secret
 from tests.noninterference.oracle import FACT_NAMES
 from tests.noninterference.paired_server import BASE, FEED, MINUTE, SECOND, Answer, Ask, World
-from tests.noninterference.request_generator import Asker, Capability
+from tests.noninterference.request_generator import Asker
 
 _MOST_PAGES = 60
 _CANARY = re.compile(rb"zq[0-9a-f]{9}")

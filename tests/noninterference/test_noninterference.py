@@ -15,11 +15,11 @@ from fhir_server.access import view
 from fhir_server.store import Row
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference import comparison
+from tests.noninterference.capability import Capability
 from tests.noninterference.case_generator import Case, case
 from tests.noninterference.comparison import Tally, Twins
 from tests.noninterference.oracle import CALLERS
 from tests.noninterference.paired_server import FEED, Ask, World
-from tests.noninterference.request_generator import Capability
 from tests.noninterference.traces import TRACES, Trace, followed
 
 BY_CALLER = pytest.mark.parametrize("number", range(len(CALLERS)), ids=[caller.name for caller in CALLERS])

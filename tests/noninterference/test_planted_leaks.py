@@ -19,12 +19,13 @@ from tests.noninterference import (
     planted_leaks_search,
     planted_leaks_side,
 )
+from tests.noninterference.capability import Capability
 from tests.noninterference.case_generator import case
 from tests.noninterference.comparison import Twins
+from tests.noninterference.noticed_in import NOTICED_IN
 from tests.noninterference.oracle import CALLERS
 from tests.noninterference.planted_leaks import LEAKS, Leak
 from tests.noninterference.planted_leaks_time import TIME_LEAKS
-from tests.noninterference.request_generator import Capability
 from tests.noninterference.test_noninterference import capability
 from tests.noninterference.traces import TRACES, followed
 
@@ -42,12 +43,6 @@ assert (
 
 _CASES = 21 * len(CALLERS)  # most are noticed within ten cases; some need rows that rarely meet
 _ASKS = 150
-# where to begin for leaks that need rows that rarely meet; the other cases follow
-_FIRST = {
-    "a patch in xml is applied to the stored version": 56,
-    "rows of several patients stand with the first of them": 102, "optimistic locking is by the stored version": 66,
-    "a search knows value sets that are hidden": 20, "hierarchies and maps that are hidden are known": 2,
-}  # fmt: skip
 
 
 @functools.cache
@@ -92,8 +87,8 @@ def _is_silent(seed: int) -> bool:
 
 def noticed_by(leak: Leak) -> comparison.Leak | None:
     """Return what the generic run notices of a planted leak, or None."""
-    first = _FIRST.get(leak.name, 0)
-    return next((found for seed in (*range(first, _CASES), *range(first)) if (found := _noticed(leak, seed)) is not None), None)
+    seeds = dict.fromkeys((NOTICED_IN.get(leak.name, 0), *range(_CASES)))
+    return next((found for seed in seeds if (found := _noticed(leak, seed)) is not None), None)
 
 
 def trace_that_notices(leak: Leak) -> str | None:
@@ -119,6 +114,10 @@ def test_planted_leak_is_detected(leak: Leak, record_property: Any) -> None:
 @pytest.mark.parametrize("leak", TIME_LEAKS, ids=lambda leak: f"{leak.channel} {leak.name}")
 def test_planted_time_leak_is_detected(leak: Leak) -> None:
     assert trace_that_notices(leak) is not None, f"No trace noticed that {leak.name}."
+
+
+def test_every_case_that_is_noted_is_that_of_a_planted_leak() -> None:
+    assert NOTICED_IN.keys() <= {leak.name for leak in LEAKS} and all(0 < seed < _CASES for seed in NOTICED_IN.values())
 
 
 def test_every_channel_family_has_a_planted_leak() -> None:

@@ -15,11 +15,12 @@ import msgspec
 
 from fhir_server.smart.accounts import users
 from fhir_server.smart.core import token_grants
+from tests.noninterference.capability import Capability
 from tests.noninterference.case_generator import Drawing
 from tests.noninterference.comparison import Tally, Twins
 from tests.noninterference.oracle import FACTS
 from tests.noninterference.paired_server import BASE, DAY, FEED, Ask, Caller, World, Write
-from tests.noninterference.request_generator import Asker, Capability
+from tests.noninterference.request_generator import Asker
 
 Happening = Callable[[World], Awaitable[None]]
 

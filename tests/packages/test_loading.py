@@ -14,10 +14,11 @@ from fhir_server.packages.archive import Package, read_archive
 from fhir_server.packages.loading import AddReport, Packages
 from fhir_server.packages.mark import SYSTEM
 from fhir_server.packages.product import GUIDE, R4, product_package
-from tests.served import ROOT, Served, store_url
+from tests.packages.test_archive import made
+from tests.sample_data import US_CORE, needs_samples, samples
+from tests.served import Served, store_url
 
 URL = "http://x.example/colours"
-US_CORE = ROOT.parent / "shared" / "data" / "packages" / "hl7.fhir.us.core-7.0.0.tgz"
 
 
 @pytest.fixture(params=("memory", "sqlite", "mongodb"))
@@ -181,9 +182,22 @@ def test_definitions_of_r4_are_valid_and_complete() -> None:
     served.close()
 
 
-@pytest.mark.skipif(not US_CORE.exists(), reason="the package is not here")
+def test_guide_of_the_product_is_read_from_an_archive(tmp_path: Path) -> None:
+    guide = product_package(GUIDE, {})
+    manifest = {"name": "a.guide", "version": "1.0.0", "fhirVersions": ["4.0.1"], "dependencies": guide.dependencies}
+    texts = {f"package/{Path(name).name}": text for name, text in guide.definitions.items()}
+    found = read_archive(made(tmp_path / "guide.tgz", {"package/package.json": manifest, **texts}))
+    assert (found.label, sorted(found.definitions.values())) == ("a.guide#1.0.0", sorted(texts.values()))
+    served = Served(seeds=False)
+    assert add(served, found) == AddReport(stored=len(texts), missing=["hl7.fhir.r4.core#4.0.1"])
+    url = "https://fhir-server.example/ig/StructureDefinition/release-at"
+    assert served.get(served.token(), f"StructureDefinition?url={url}").json["total"] == 1
+    served.close()
+
+
+@needs_samples(US_CORE)
 def test_us_core_is_read() -> None:
-    found = read_archive(US_CORE)
+    found = read_archive(*samples(US_CORE))
     assert found.label == "hl7.fhir.us.core#7.0.0" and len(found.definitions) > 200
     served = Served(seeds=False)
     part = {name: text for name, text in found.definitions.items() if "us-core-patient" in name or "CapabilityStatement" in name}

@@ -17,8 +17,8 @@ from fhir_server import jsontext
 from fhir_server.resources import catalog, definitions
 from fhir_server.resources.validate import check
 from tests.resources.examples import VALID, example
-
-SYNTHEA = Path(__file__).parents[2].parent / "shared" / "data" / "synthea"
+from tests.sample_data import SYNTHEA, needs_samples, samples
+from tests.served import ROOT
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -31,16 +31,22 @@ def test_parsing_a_resource_from_text_keeps_it_valid(name: str) -> None:
     assert check(name, jsontext.parse(jsontext.dumps(VALID[name]))) == ()
 
 
-@pytest.mark.skipif(not SYNTHEA.is_dir(), reason="the generated patients are not here")
+def require_valid_entries(bundle: Any) -> int:
+    """Require that a Bundle and each resource in it are valid.  Return the number of resources."""
+    assert check("Bundle", bundle) == ()
+    for entry in bundle["entry"]:
+        assert check(entry["resource"]["resourceType"], entry["resource"]) == ()
+    return len(bundle["entry"])
+
+
+def test_every_seed_resource_is_valid() -> None:
+    files = sorted((ROOT / "seed_bundles").glob("*.json"))
+    assert sum(require_valid_entries(jsontext.parse(file.read_bytes())) for file in files) > 300
+
+
+@needs_samples(SYNTHEA)
 def test_every_synthea_resource_is_valid() -> None:
-    seen = 0
-    for file in sorted(SYNTHEA.glob("*.json.gz")):
-        bundle = jsontext.parse(gzip.decompress(file.read_bytes()))
-        assert check("Bundle", bundle) == (), file.name
-        for entry in bundle["entry"]:
-            assert check(entry["resource"]["resourceType"], entry["resource"]) == ()
-            seen += 1
-    assert seen > 2000
+    assert sum(require_valid_entries(jsontext.parse(gzip.decompress(file.read_bytes()))) for file in samples(SYNTHEA)) > 2000
 
 
 def required_elements() -> Iterator[tuple[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fhirpathpy
@@ -17,9 +16,9 @@ from fhir_server.resources import definitions
 from fhir_server.search.element_paths import compile_walk
 from fhir_server.search.expression import Member, TrueUnlessFalse, WhereEquals, WhereRefersTo, parse
 from fhir_server.search.index import UNSUPPORTED_KINDS, parameters
+from tests.sample_data import SYNTHEA, needs_samples, samples
 from tests.search.samples import RESOURCES
-
-SYNTHEA = Path(__file__).parents[3] / "shared" / "data" / "synthea"
+from tests.served import ROOT
 
 
 def walked(type: str, code: str, resource: dict[str, Any]) -> list[tuple[Any, tuple[str | int, ...]]]:
@@ -61,9 +60,8 @@ def test_compiled_path_matches_fhirpath(resource: dict[str, Any], code: str) -> 
     agree(resource, code)
 
 
-@pytest.mark.skipif(not SYNTHEA.exists(), reason="the shared sample data are not here")
-def test_compiled_path_matches_fhirpath_on_synthea_records() -> None:
-    bundle = jsontext.parse(gzip.decompress(sorted(SYNTHEA.glob("*.json.gz"))[0].read_bytes()))
+def agreements(bundle: dict[str, Any]) -> int:
+    """Check the first three resources of each type in a Bundle, and return the number of values found."""
     seen: dict[str, int] = {}
     found = 0
     for entry in bundle["entry"]:
@@ -71,7 +69,16 @@ def test_compiled_path_matches_fhirpath_on_synthea_records() -> None:
         seen[type] = seen.get(type, 0) + 1
         if seen[type] <= 3:
             found += sum(agree(entry["resource"], code) for code in parameters(type))
-    assert found > 100
+    return found
+
+
+def test_compiled_path_matches_fhirpath_on_a_seed_record() -> None:
+    assert agreements(jsontext.parse((ROOT / "seed_bundles" / "30-teen.json").read_bytes())) > 100
+
+
+@needs_samples(SYNTHEA)
+def test_compiled_path_matches_fhirpath_on_synthea_records() -> None:
+    assert agreements(jsontext.parse(gzip.decompress(samples(SYNTHEA)[0].read_bytes()))) > 100
 
 
 @pytest.mark.parametrize("resource", RESOURCES)

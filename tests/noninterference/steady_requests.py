@@ -1,0 +1,48 @@
+"""The requests that are sent in every case: what a caller would ask who looks for traces of each hidden row."""
+
+from __future__ import annotations
+
+from tests.noninterference.content_requests import ContentRequests
+from tests.noninterference.criteria import Criteria
+from tests.noninterference.paired_server import Ask
+
+
+class SteadyRequests(Criteria, ContentRequests):
+    """Listings, reads, histories, $everything and exports, and searches by each reference to a hidden row."""
+
+    def steady(self) -> list[Ask]:
+        """Return the requests sent in every case, before and after the random ones: listings, reads, histories, $everything and exports."""
+        asks = [Ask.get("whole", type, [("_count", count)]) for type in self._types for count in ("2", "50")]
+        asks += [Ask.get("read", name) for name in (*self._probes.hidden_ids, *self._probes.shown_ids)]
+        asks += self.steady_content()
+        asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
+        asks += self.steady_histories()
+        asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
+        asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
+        asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
+        return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
+
+    def _by_reference(self) -> list[Ask]:
+        """Return searches, also chained ones, a count and an include by each reference from a visible row to a hidden one."""
+        asks = []
+        for type, param, target in self._probes.pointers:
+            asks.append(Ask.get("by-reference", type, [(param, target)]))
+            asks.append(Ask.get("by-reference", type, [(param, target), ("_summary", "count")]))
+            of_type, _, id = target.partition("/")
+            asks.append(Ask.get("chained", type, [(f"{param}:{of_type}._id", id)]))
+            if "subject" in self._capability.params[type]:
+                asks.append(Ask.get("chained", "Patient", [(f"_has:{type}:subject:{param}", target)]))
+            if f"{type}:{param}" in self._capability.includes[type]:
+                asks.append(Ask.get("include", type, [("_include", f"{type}:{param}")]))
+        return asks
+
+    def _through_hidden_elements(self) -> list[Ask]:
+        """Return a chain and a ``_has`` through each reference to a visible row that is in a hidden element."""
+        asks = []
+        for type, param in self._probes.inner:
+            for name in self._probes.hidden[type, param] if self._capability.params[type].get(param) == "reference" else ():
+                if name in self._probes.shown_ids:
+                    target, _, id = name.partition("/")
+                    asks.append(Ask.get("chained", type, [(f"{param}:{target}._id", id)]))
+                    asks.append(Ask.get("chained", target, [(f"_has:{type}:{param}:_lastUpdated", "ge2000"), ("_id", id)]))
+        return asks
