@@ -11,12 +11,26 @@ from typing import Final
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.resources.references import type_at_end
-from fhir_server.search import chained, code_sets, composite_criteria, filter_expressions, word_criteria, words
+from fhir_server.search import chained, code_sets, composite_criteria, filter_expressions, last_updated, word_criteria, words
 from fhir_server.search.chained import NotInTypeError, StepCount
 from fhir_server.search.composites import Composite, composites
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.expression import parse
-from fhir_server.search.filters import EVERYTHING, NOTHING, AnyOf, Filter, Has, IdIs, Not, Predicate, Present, QuantityIs, RefersTo, TokenIs
+from fhir_server.search.filters import (
+    EVERYTHING,
+    NOTHING,
+    AnyOf,
+    DateIs,
+    Filter,
+    Has,
+    IdIs,
+    Not,
+    Predicate,
+    Present,
+    QuantityIs,
+    RefersTo,
+    TokenIs,
+)
 from fhir_server.search.implied_systems import element_of, implied_systems
 from fhir_server.search.index import Parameter, parameters
 from fhir_server.search.owners import with_owners
@@ -189,6 +203,8 @@ def _alternative(parameter: Parameter, text: str, context: ValueContext) -> Filt
         implied = implied_systems(parameter.type, parameter.definition.expression)
         return code_sets.parse(parameter.indexed_as.params, str(context.modifier), text, implied, context.base)
     predicate = parameter.kind.parse_value(text, context)
+    if isinstance(predicate, DateIs) and parameter.definition.code == last_updated.CODE:
+        return last_updated.of_greatest(predicate)
     if context.modifier in OF_ENTRIES:
         params = parameter.indexed_as.params if parameter.indexed_as.limit is None else (parameter.definition.code,)
         conditions = tuple(Has(f"{param}:{context.modifier}", predicate) for param in params)

@@ -270,11 +270,11 @@ _NUMBER: dict[str, Callable[..., bool]] = {
 def _sort_value(key: SortKey, row: SearchableRow, classes: Classes) -> Scalar:
     if key.param == "_id":
         return row.id
-    place = {"token": 1, "date": 1 if key.descending else 0}.get(key.kind, 0)
+    place = {"token": 1, "date": 1 if key.by_greatest else 0}.get(key.kind, 0)
     values = [entry.value[place] for entry in _entries(row, key.param, classes) if entry.kind == key.kind]
     if not values:
         return None
-    return max(values) if key.descending else min(values)  # type: ignore[type-var]  # of the same kind, so of the same type
+    return max(values) if key.by_greatest else min(values)  # type: ignore[type-var]  # of the same kind, so of the same type
 
 
 _Place = tuple[Any, ...]

@@ -53,12 +53,18 @@ class SearchableRow:
 class SortKey:
     """Sorts by the least (ascending) or greatest (descending) visible value of ``param``; rows without a value come last.
 
-    ``kind`` is that of Entry.  ``_id`` and ``_lastUpdated`` are ordinary parameters here.
+    ``kind`` is that of Entry.  ``_id`` and ``_lastUpdated`` are ordinary parameters here, except that the value of ``_lastUpdated`` is
+    always the greatest one: the time that the caller reads.
     """
 
     param: str
     kind: str
     descending: bool = False
+
+    @property
+    def by_greatest(self) -> bool:
+        """Whether the greatest value of several counts."""
+        return self.descending or self.param == "_lastUpdated"
 
 
 class RowEntries(NamedTuple):

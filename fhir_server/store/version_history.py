@@ -44,7 +44,8 @@ class LatestVersion(msgspec.Struct, frozen=True, array_like=True):
     """The newest of the versions with one class and release.
 
     ``followed``     when the version after it was stored; 0 if there is none
-    ``since``        for each part with a class of its own: (class, time since which versions of this class have it so)
+    ``since``        for each part with a class of its own: (class, time since which versions of this class have it so); also for
+                     parts that these versions had, unless what has no class of its own changed since they are gone
     ``passed``       for each other class of versions since then: (class, time at which who sees that class saw a change)
     """
 

@@ -78,8 +78,9 @@ class _Rebase:
         relabeled = msgspec.structs.replace(
             digest, class_id=own, release_at=release, digests=tuple(digests), guarded_parts=tuple(guarded)
         )  # fmt: skip
-        times = tuple([(class_id, since.get(class_id, began)) for class_id, _ in digests])
-        return LatestVersion(relabeled, latest.followed, times, tuple(sorted(passed.items())))
+        times = {class_id: since.get(class_id, began) for class_id, _ in digests}
+        gone = {class_id: time for class_id, time in sorted(since.items()) if class_id not in times and time > began}
+        return LatestVersion(relabeled, latest.followed, (*times.items(), *gone.items()), tuple(sorted(passed.items())))
 
     def _as_divided_now(self, digest: VersionDigest) -> dict[Condition, str]:
         """The parts of a purged version, as those of the new digest; equal to those where the old digest did not differ."""

@@ -101,13 +101,21 @@ def latest_version(earlier: VersionSummary | None, new: VersionDigest) -> Latest
             same = latest
             break
         passed[latest.digest.class_id] = max(passed.get(latest.digest.class_id, 0), latest.followed or new.updated)
-    was, began = (dict(same.digest.digests), dict(same.since)) if same else ({}, {})
-    since = tuple([(part, began[part] if was.get(part) == text else new.updated) for part, text in new.digests])
+    was = dict(same.digest.digests) if same else {}
+    since = _since(new, was, dict(same.since) if same else {})
     if same and new.digests and was.get(new.class_id) == new.digests[0][1]:
         for class_id, time in same.passed:
             passed[class_id] = max(passed.get(class_id, 0), time)
     own = since[0][1] if since else 0
     return LatestVersion(new, 0, since, tuple(sorted((class_id, time) for class_id, time in passed.items() if time > own)))
+
+
+def _since(new: VersionDigest, was: dict[int, str], began: dict[int, int]) -> tuple[tuple[int, int], ...]:
+    """See :attr:`LatestVersion.since`; ``was`` and ``began``: the parts of the version before it of the same class, and since when."""
+    found = {part: began[part] if was.get(part) == text else new.updated for part, text in new.digests}
+    own = found.get(new.class_id, new.updated)
+    gone = {part: new.updated if part in was else time for part, time in began.items() if part not in found}
+    return (*found.items(), *[(part, time) for part, time in sorted(gone.items()) if time > own])
 
 
 def changes_of_guarded_parts(earlier: VersionSummary, new: VersionDigest, latest: LatestVersion) -> dict[Condition, int]:

@@ -72,6 +72,8 @@ def test_greatest_admitted_time_is_that_of_all_versions(seed: int) -> None:
                 parts = [time for condition, time in guarded.items() if sight.meets(condition)]
                 all_parts = [time for condition, time in all_guarded.items() if sight.meets(condition)]
                 assert max([seen, *parts]) == max([seen, *all_parts])
+                if sight.released is None and not any(digest.guarded_parts for digest in digests):
+                    assert seen == oracle.visible_version(digests[:length], *sight)[1]
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -33,12 +33,13 @@ def visible_version(
 
 def last_changes(digests: tuple[VersionDigest, ...]) -> set[tuple[int, int]]:
     """(time, class) of the ``_lastUpdated`` entries."""
-    return {change for part, _ in digests[-1].digests for change in _changes(digests, part)}
+    parts = {part for digest in digests if digest.class_id == digests[-1].class_id for part, _ in digest.digests}
+    return {change for part in parts for change in _changes(digests, part)}
 
 
 def _changes(digests: tuple[VersionDigest, ...], part: int) -> Iterator[tuple[int, int]]:
     newest = digests[-1]
-    text = dict(newest.digests)[part]
+    text = dict(newest.digests).get(part)
     since = newest.updated
     for older, newer in zip(reversed(digests[:-1]), reversed(digests), strict=False):
         same = dict(older.digests).get(part) == text

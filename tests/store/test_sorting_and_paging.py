@@ -214,6 +214,21 @@ def test_each_type_sorts_by_least_or_greatest_admitted_value(
     run(scenario)
 
 
+@pytest.mark.parametrize("seen", [ANYONE, visibility(clause("p1"))])
+@pytest.mark.parametrize("limit", [1, 10])
+def test_last_updated_sorts_by_the_time_that_the_caller_reads(run: RunScenario, seen: Visibility, limit: int) -> None:
+    async def scenario(store: Store) -> None:
+        times = {"first": (10, 20), "last": (5, 60), "hides": (30,), "middle": (1, 40)}
+        rows = {id: tuple(date("_lastUpdated", time) for time in found) for id, found in times.items()}
+        rows["hides"] += (date("_lastUpdated", 90, class_id=2),)
+        await put(store, *(record(id, "p1", entries=entries) for id, entries in rows.items()))
+        order = ["first", "hides", "middle", "last"]
+        for descending, expected in ((False, order), (True, order[::-1])):
+            assert await walk(store, EVERYTHING, seen, (SortKey("_lastUpdated", "date", descending),), limit) == expected
+
+    run(scenario)
+
+
 def test_admitting_more_classes_sorts_by_more_values(run: RunScenario) -> None:
     async def scenario(store: Store) -> None:
         await put(store, *SORTED)

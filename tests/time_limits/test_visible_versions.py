@@ -55,6 +55,33 @@ def test_redacted_element_change_does_not_change_the_version(served: Served) -> 
     assert visit.found_since(parent, before[1]) and visit.known(visit.feed)[0] == "3"
 
 
+def test_removal_of_an_element_that_some_do_not_see_is_found_since(served: Served) -> None:
+    visit = Row(served, "Appointment/teen-checkup-upcoming")
+    visit.write(comment="Ask about school.")
+    noted, parent = visit.known(visit.feed), served.app_token("parent-a", "teen")
+    before = visit.known(parent)
+    visit.write(comment=None)
+    assert visit.known(visit.feed)[1] > noted[1] and visit.found_since(visit.feed, noted[1])
+    assert visit.known(parent) == before and not visit.found_since(parent, before[1])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "first", "second", "later"),
+    [
+        ("", False, True, False), ("ne", True, False, True), ("lt", False, False, True), ("le", False, True, True),
+        ("eb", False, False, True), ("gt", True, False, False), ("ge", True, True, False), ("sa", True, False, False),
+    ],
+)  # fmt: skip
+def test_last_updated_is_compared_as_it_is_read(served: Served, prefix: str, first: bool, second: bool, later: bool) -> None:
+    visit = Row(served, "Appointment/teen-checkup-upcoming")
+    was = visit.known(visit.feed)[1]
+    visit.write(comment="Ask about school.")  # an element with a time of its own
+    now = visit.known(visit.feed)[1]
+    for instant, expected in ((was, first), (now, second), ("2030-01-01T00:00:00Z", later)):
+        found = served.get(visit.feed, f"Appointment?_id=teen-checkup-upcoming&_lastUpdated={prefix}{instant}".replace("+", "%2B"))
+        assert bool(found.ids()) == expected, instant
+
+
 def test_hidden_version_is_not_counted(served: Served) -> None:
     result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
     before = result.known(parent)

@@ -75,11 +75,11 @@ def _values(sort: tuple[SortKey, ...], classes: frozenset[int]) -> dict[str, Any
 def _value(key: SortKey, classes: frozenset[int]) -> Any:
     if key.param == "_id":
         return "$id"
-    member = ("hi" if key.descending else "lo") if key.kind == "date" else "v"
+    member = ("hi" if key.by_greatest else "lo") if key.kind == "date" else "v"
     admitted = {"$and": [{"$eq": ["$$e.p", {"$literal": key.param}]}, {"$in": ["$$e.c", sorted(classes)]}]}
     entries = {"$filter": {"input": {"$ifNull": ["$" + ARRAYS[key.kind][0], []]}, "as": "e", "cond": admitted}}
     values = {"$map": {"input": entries, "as": "e", "in": f"$$e.{member}"}}
-    return {"$ifNull": [{"$max" if key.descending else "$min": values}, None]}
+    return {"$ifNull": [{"$max" if key.by_greatest else "$min": values}, None]}
 
 
 def clause_values(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...]) -> list[Pipeline]:
@@ -96,7 +96,7 @@ def _merge_clauses(type: str, where: Filter, visibility: Visibility, sort: tuple
     """Return the pipeline for each clause's rows with its sort values; of a row of several clauses, the best values."""
     parts = clause_values(type, where, visibility, sort)
     unions = [{"$unionWith": {"coll": collection, "pipeline": part}} for part in parts[1:]]
-    best = {f"k{n}": {"$max" if key.descending else "$min": f"$k{n}"} for n, key in enumerate(sort)}
+    best = {f"k{n}": {"$max" if key.by_greatest else "$min": f"$k{n}"} for n, key in enumerate(sort)}
     return [*parts[0], *unions, {"$group": {"_id": "$_id", "n": {"$first": "$n"}, "at": {"$first": "$at"}, **best}}]
 
 
@@ -120,7 +120,7 @@ def merged(
 def _better(key: SortKey, one: Any, other: Any) -> Any:
     if one is None or other is None:
         return other if one is None else one
-    return max(one, other) if key.descending else min(one, other)
+    return max(one, other) if key.by_greatest else min(one, other)
 
 
 def _place(visibility: Visibility, place: tuple[Any, ...]) -> tuple[Any, ...]:

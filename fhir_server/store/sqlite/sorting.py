@@ -92,7 +92,7 @@ class SortedQuery:
 
     def _with_value(self, key: SortKey, of_param: Sql, wanted: Sql) -> Found:
         table, name = TABLES[key.kind][0], column(key)
-        better, order = (">", " DESC") if key.descending else ("<", "")
+        better, order = ">" if key.by_greatest else "<", " DESC" if key.descending else ""
         other = f"NOT EXISTS (SELECT 1 FROM {of_row(table, 'y')} WHERE {of_param[0].format('y')} AND y.{name} {better} x.{name})"
         text, args = both((of_param[0].format("x"), of_param[1]), self._after_value(key, name), wanted, (other, of_param[1]))
         sql = (
@@ -134,7 +134,7 @@ def column(key: SortKey) -> str:
     """Return the column of its table that a key sorts by."""
     if key.param == "_id":
         return "id"
-    return "hi" if key.kind == "date" and key.descending else _COLUMN[key.kind]
+    return "hi" if key.kind == "date" and key.by_greatest else _COLUMN[key.kind]
 
 
 def sort_value(meaning: FilterTranslator, key: SortKey, clauses: Sequence[VisibilityClause], now: int) -> Sql:
@@ -144,7 +144,7 @@ def sort_value(meaning: FilterTranslator, key: SortKey, clauses: Sequence[Visibi
     number = parameter_number(meaning.type, key.param, key.kind, meaning.names)
     if number is None:
         return "NULL", ()
-    value = f"SELECT {'max' if key.descending else 'min'}(x.{column(key)}) FROM {of_row(TABLES[key.kind][0], 'x')}"
+    value = f"SELECT {'max' if key.by_greatest else 'min'}(x.{column(key)}) FROM {of_row(TABLES[key.kind][0], 'x')}"
     of_param: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
     if len({clause.classes for clause in clauses}) == 1:
         text, args = both(of_param, class_admitted("x", clauses[0].classes))
