@@ -24,6 +24,7 @@ from fhir_server.terminology.problems import not_loaded, too_costly
 
 MAX_TABLES: Final = 20
 MAX_CONCEPTS: Final = 2000  # in all tables of one owner
+_LONGEST_NAME: Final = 200
 _LIFE: Final = 30 * 86400 * 1_000_000
 _ATTEMPTS: Final = 5
 _PARAMETERS: Final = {"name": "text", "version": "text", "concept": "Codings"}
@@ -66,6 +67,8 @@ async def closure(request: Request, service: Service, audit: AuditContext) -> Re
     asked, mine = await service.read_with_view(request, audit, parsed)
     if not asked.text("name") or (asked.all("concept") and asked.text("version")):
         raise Problem("invalid", "The operation needs a name, and takes either concepts or a version.")
+    if len(asked.text("name")) > _LONGEST_NAME:
+        raise Problem("invalid", f"The name of a closure table has at most {_LONGEST_NAME} characters.")
     key_values = service.store.key_values
     for _ in range(_ATTEMPTS):
         stored = await key_values.get("closure", mine, request.now)
