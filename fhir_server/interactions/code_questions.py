@@ -97,12 +97,13 @@ async def validate_in_system(view: View, request: Request, service: Service) -> 
     if not all(one.system for one in candidates):
         raise Problem("invalid", "The operation needs a code system: that of the path, or the parameter url or codeSystem.")
     found: list[tuple[Named, Code | None]] = []
+    terminology = view.terminology
     for one in candidates:
         await budget.give_way()
         if url and one.system != url:
             found.append((one, None))
             continue
-        system = given or await view.terminology.code_system(one.system, one.version)
+        system = given or await terminology.code_system(one.system, one.version)
         try:
             concept = _concept(system, one)
         except NotLoadedError:

@@ -46,9 +46,10 @@ async def translate(view: View, request: Request, service: Service) -> Response:
     admit_reading(view.permissions, "ConceptMap")
     asked = await read_parameters(request, service, _PARAMETERS, "ConceptMap")
     codings = _codings(asked)
+    maps = {system: await _maps(view, request, asked, system) for system in dict.fromkeys(system for system, _ in codings)}
     found: dict[str, _Match] = {}
     for system, code in codings:
-        for concept_map in await _maps(view, request, asked, system):
+        for concept_map in maps[system]:
             found |= {repr(one): one for one in await _matches(view, concept_map, system, code, asked, ())}
     matches = list(found.values())
     is_found = any(match.equivalence not in _NO_MATCH for match in matches)
