@@ -1,6 +1,6 @@
 """Sends responses of the FHIR API: large ones in pieces, and compressed if the client takes that.
 
-Only FHIR's own formats are compressed: the content of a Binary is what its sender made it, and most of it is compressed already.
+Only JSON and FHIR's own formats are compressed: most other content of a Binary is compressed already.
 """
 
 from __future__ import annotations

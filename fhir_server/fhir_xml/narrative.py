@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
@@ -12,19 +12,23 @@ from fhir_server.errors import Problem
 from fhir_server.fhir_xml.members import XHTML
 
 _NAMESPACE: Final = f"{{{XHTML}}}"
+_FOREIGN: Final = f"A narrative consists of elements of {XHTML}, and its attributes have no namespace."
 _XML: Final = "{http://www.w3.org/XML/1998/namespace}"
 _declaration = re.compile(r"<\?|<!(?!--)").search
 
 
-def standing_alone(text: str, namespaces: Mapping[str, str]) -> str:
+def standing_alone(text: str, prefixes: Iterable[str]) -> str:
     """The text of a narrative's ``div`` as a document of its own: without processing instructions, CDATA and prefixes from outside.
 
-    ``namespaces``: those that are declared around it, by prefix.  It has no document type.  Raises Problem ``invalid``.
+    ``prefixes``: those that stand for XHTML around it, "" for names without one.  It has no document type.  Raises Problem ``invalid``.
     """
     if _declaration(text) is None and _is_alone(text):
         return text
-    declared = "".join(f" xmlns{prefix and ':' + prefix}={quoteattr(uri)}" for prefix, uri in namespaces.items())
-    (root,) = ElementTree.fromstring(f"<around{declared}>{text}</around>")
+    declared = "".join(f' xmlns{prefix and ":" + prefix}="{XHTML}"' for prefix in prefixes)
+    try:
+        (root,) = ElementTree.fromstring(f"<around{declared}>{text}</around>")
+    except ElementTree.ParseError:  # it has a prefix that stands for something else
+        raise Problem("invalid", _FOREIGN) from None
     out: list[str] = []
     _write(root, out, f' xmlns="{XHTML}"')
     return "".join(out)
@@ -39,7 +43,7 @@ def _is_alone(text: str) -> bool:
 
 def _write(node: ElementTree.Element, out: list[str], declared: str = "") -> None:
     if not isinstance(node.tag, str) or not node.tag.startswith(_NAMESPACE):
-        raise Problem("invalid", f"A narrative consists of elements of {XHTML}.")
+        raise Problem("invalid", _FOREIGN)
     name = node.tag.removeprefix(_NAMESPACE)
     attributes = "".join(f" {_attribute(key)}={quoteattr(value)}" for key, value in node.attrib.items())
     out.append(f"<{name}{declared}{attributes}>{escape(node.text or '')}")
@@ -53,5 +57,5 @@ def _attribute(name: str) -> str:
     if name.startswith(_XML):
         return "xml:" + name.removeprefix(_XML)
     if name.startswith("{"):
-        raise Problem("invalid", "The attributes of a narrative have no namespace.")
+        raise Problem("invalid", _FOREIGN)
     return name

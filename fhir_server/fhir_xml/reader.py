@@ -20,6 +20,7 @@ from fhir_server.resources import definitions
 
 _SCHEMA: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _BLANK: Final = " \t\r\n"
+_MOST_PREFIXES: Final = 100  # each narrative may be read with those that are declared around it
 _end_tag = re.compile(rb"</(?:[^\s>]+:)?div\s*>").match
 
 
@@ -67,6 +68,8 @@ class _Reader:
 
     def _namespace(self, prefix: str | None, uri: str | None) -> None:
         self._namespaces.setdefault(prefix or "", []).append(uri or "")
+        if len(self._namespaces) > _MOST_PREFIXES:
+            refuse(f"The body declares more than {_MOST_PREFIXES} prefixes.", self._place())
 
     def _namespace_ended(self, prefix: str | None) -> None:
         self._namespaces[prefix or ""].pop()
@@ -164,7 +167,7 @@ class _Reader:
         if not _end_tag(self._text, end):
             refuse("A narrative may not be empty.", self._place())
         text = self._text[self._began : self._text.index(b">", end) + 1].decode()
-        around = {prefix: uris[-1] for prefix, uris in self._namespaces.items() if uris and uris[-1]}
+        around = [prefix for prefix, uris in self._namespaces.items() if uris[-1:] == [XHTML]]
         self._frames[-1].values["div"] = [string(standing_alone(text, around))]
 
     def _joined(self, frame: _Frame) -> bytes:

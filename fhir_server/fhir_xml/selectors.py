@@ -38,6 +38,11 @@ class Selector:
     steps: tuple[tuple[Name, tuple[Predicate | int, ...]], ...]
     attribute: str
 
+    @property
+    def weight(self) -> int:
+        """How often each element of a resource may be looked at: its steps and predicates."""
+        return sum(1 + len(predicates) for _, predicates in self.steps)
+
     def find(self, root: Node) -> list[Place]:
         """Parent and element of each place that it selects in a tree."""
         found: list[Place] = [(None, root)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
@@ -11,12 +12,16 @@ from fhir_server.fhir_xml.safe_parsing import new_parser, run, without_mark
 from fhir_server.fhir_xml.values import refuse
 
 _XML = "http://www.w3.org/XML/1998/namespace"
+_DECLARING = 2  # levels of elements of which the declarations are kept: all that a text declares at each would be much
 _ESCAPES = {'"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An element: its namespace and local name, its attributes, its elements and texts; the namespaces declared at it, by prefix."""
+    """An element: its namespace and local name, its attributes, its elements and texts.
+
+    ``prefixes``: the namespaces that are declared at it, by prefix; of the root and of its elements, which are the operations of a patch.
+    """
 
     namespace: str
     name: str
@@ -53,8 +58,8 @@ def parse(text: bytes) -> Node:
         if len(open_) > jsontext.MAX_DEPTH:
             refuse(f"The body nests elements deeper than {jsontext.MAX_DEPTH} levels.")
         uri, _, local = name.rpartition(" ")
-        known = open_[-1].prefixes
-        node = Node(uri, local, attributes, prefixes={**known, **dict(prefixes)} if prefixes else known)
+        declared = ChainMap(dict(prefixes), open_[-1].prefixes) if len(open_) <= _DECLARING else {}  # type: ignore[arg-type]
+        node = Node(uri, local, attributes, prefixes=declared)
         prefixes.clear()
         open_[-1].children.append(node)
         open_.append(node)

@@ -48,7 +48,12 @@ def _accepted(request: Request) -> str:
         return formats
     if accept := request.headers.get("accept", ""):
         return accept
-    sent = media_type(request.headers.get("content-type", ""))
+    return default_of(request.headers.get("content-type", ""))
+
+
+def default_of(content_type: str) -> str:
+    """What a request without an Accept header accepts: first of all the format of its body, if that is XML."""
+    sent = media_type(content_type)
     return f"{sent}, */*;q=0.5" if sent in XML_TYPES else ""
 
 

@@ -6,8 +6,8 @@ survives a restart, holds no resource that would have to follow a change of labe
 far it has come.  Its requests belong to the client, person and patient context that began it.
 
 Every read but those of one resource can be asked so, and batches of reads.  Whatever else has the preference is answered at once, as R4
-allows, without ``Preference-Applied``: writes, other batches, transactions, and all requests while the server is read-only, when no job
-can be stored.
+allows, without ``Preference-Applied``: writes, other batches, transactions, requests with a precondition or a Provenance, which are about
+this moment, and all requests while the server is read-only, when no job can be stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from fhir_server.clock import http_date
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import response_bundle
+from fhir_server.interactions import preconditions, provenance_header, response_bundle
 from fhir_server.interactions.bulk_export_job import owner
 from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
 from fhir_server.interactions.service import Service
@@ -28,6 +28,7 @@ MAX_JOBS: Final = 30  # of one owner at a time, from the kick-off until they are
 LIFE: Final = 24 * 3600 * 1_000_000
 _LARGEST: Final = 64 * 1024  # bytes of a question's body; a larger one is answered at once
 _KEPT: Final = ("prefer", "content-type")
+_OF_THE_MOMENT: Final = preconditions.ALL | {provenance_header.HEADER}
 _ACCEPTED: Final = outcome((Issue("informational", "The request has been accepted.", severity="information"),))
 _NO_JOB: Final = "There is no such request."
 _APPLIED: Final = (b"preference-applied", b"respond-async")
@@ -60,7 +61,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
     Raises Problem ``unauthenticated``, or ``too_many`` if the owner has as many jobs as are allowed.
     """
     permissions = await service.authenticate(request, audit)
-    if len(request.body) > _LARGEST or not await _can_be_stored(service):
+    if len(request.body) > _LARGEST or not _OF_THE_MOMENT.isdisjoint(request.headers) or not await _can_be_stored(service):
         return None
     id, of = service.new_id(), owner(permissions)
     headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
@@ -91,7 +92,7 @@ async def status(request: Request, service: Service, audit: AuditContext, ask: A
     ``not_found`` if the job does not exist, has expired, or belongs to another owner.
     """
     job = await _find(request, service, audit)
-    # The preconditions and the format are those of the status request; the question has none.
+    # The format is that of the status request.
     headers = {name: request.headers[name] for name in ("authorization",) if name in request.headers} | job.headers
     asked = msgspec.structs.replace(request, method=job.method, path=job.path, query=job.query, headers=headers, body=job.body)
     of_question = AuditContext(shown=audit.shown, store_lines=audit.store_lines)
@@ -118,10 +119,11 @@ async def cancel(request: Request, service: Service, audit: AuditContext) -> Res
 
 
 async def _find(request: Request, service: Service, audit: AuditContext) -> Job:
-    """The caller's job that the request names.  Raises Problem ``not_found`` or ``unauthenticated``."""
+    """The caller's job that the request names.  Raises Problem ``invalid``, ``not_found`` or ``unauthenticated``."""
     permissions = await service.authenticate(request, audit)
     text = await service.store.key_values.get("async-job", request.path[1], request.now)
     job = msgspec.json.decode(text, type=Job) if text else None
     if job is None or job.owner != owner(permissions):
         raise Problem("not_found", _NO_JOB)
+    preconditions.require_only(request)
     return job

@@ -14,7 +14,7 @@ from fhir_server import budget
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.clock import http_date, instant_text
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import bulk_export_job, bulk_export_request
+from fhir_server.interactions import bulk_export_job, bulk_export_request, preconditions
 from fhir_server.interactions.bulk_export_job import Job
 from fhir_server.interactions.bulk_export_request import ExportRequest
 from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response, format_query
@@ -33,6 +33,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
     await service.authenticate(request, audit)
     if not request.prefers_async:
         raise Problem("invalid", "$export requires the header Prefer: respond-async.")
+    preconditions.require_only(request)
     export_request = bulk_export_request.parse(request, service.base)
     job = await service.read_with_view(
         request, audit, partial(_create_job, request=request, service=service, export_request=export_request)
@@ -99,6 +100,7 @@ async def _find_own_job(request: Request, service: Service, audit: AuditContext)
 
 async def _owner(request: Request, service: Service, audit: AuditContext) -> str:
     async def caller(view: View) -> str:
+        preconditions.require_only(request)
         return bulk_export_job.owner(view.permissions)
 
     return await service.read_with_view(request, audit, caller)

@@ -24,7 +24,8 @@ from fhir_server.resources.server_base import server_base
 from fhir_server.writing.references import has_readable_references
 
 _LINK_ELEMENT = re.compile(r"""(<(?:[\w.\-]+:)?reference\b[^<>]*?\bvalue\s*=\s*["'])([^"'<>]*)(["'])""")
-_OPERATION_ON_LINK = re.compile(r"""(<[^<>]*\bsel\s*=\s*["'][^"'<>]*reference(?:/@value)?["'][^<>]*>)([^<>]*)(<)""")
+_TAG_AND_TEXT = re.compile(r"(<[^<>]*>)([^<>]*)")
+_SELECTS_LINK = re.compile(r"""\bsel\s*=\s*["'][^"'<>]*reference(?:/@value)?["']""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,18 @@ def _with_links(text: bytes, full_url: str, links: BundleLinks) -> bytes:
 def _with_links_in_xml(text: bytes, full_url: str, links: BundleLinks) -> bytes:
     """An XML Patch with its references resolved: those in elements, and those that are the text of an operation on one."""
 
-    def resolved(match: re.Match[str]) -> str:
-        new = links.resolve(html.unescape(match[2]).strip(), full_url)
-        return match[0] if new is None else f"{match[1]}{html.escape(new)}{match[3]}"
+    def resolved(link: str) -> str:
+        new = links.resolve(html.unescape(link).strip(), full_url)
+        return link if new is None else html.escape(new)
+
+    def element(match: re.Match[str]) -> str:
+        return f"{match[1]}{resolved(match[2])}{match[3]}"
+
+    def operation(match: re.Match[str]) -> str:
+        return match[1] + (resolved(match[2]) if match[2] and _SELECTS_LINK.search(match[1]) else match[2])
 
     try:
         found = text.decode()
     except UnicodeDecodeError:
         raise Problem("invalid", "An XML Patch is in UTF-8.") from None
-    return _OPERATION_ON_LINK.sub(resolved, _LINK_ELEMENT.sub(resolved, found)).encode()
+    return _TAG_AND_TEXT.sub(operation, _LINK_ELEMENT.sub(element, found)).encode()

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from fhir_server import budget
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.clock import instant_text
@@ -21,9 +22,11 @@ from fhir_server.interactions.operation_parameters import Asked, admit_reading, 
 from fhir_server.interactions.service import Service
 from fhir_server.terminology.code_system import CodeSystem
 from fhir_server.terminology.problems import not_loaded, too_costly
+from fhir_server.terminology.sources import Terminology
 
 MAX_TABLES: Final = 20
 MAX_CONCEPTS: Final = 2000  # in all tables of one owner
+_LONGEST_NAME: Final = 200
 _LIFE: Final = 30 * 86400 * 1_000_000
 _ATTEMPTS: Final = 5
 _PARAMETERS: Final = {"name": "text", "version": "text", "concept": "Codings"}
@@ -66,6 +69,8 @@ async def closure(request: Request, service: Service, audit: AuditContext) -> Re
     asked, mine = await service.read_with_view(request, audit, parsed)
     if not asked.text("name") or (asked.all("concept") and asked.text("version")):
         raise Problem("invalid", "The operation needs a name, and takes either concepts or a version.")
+    if len(asked.text("name")) > _LONGEST_NAME:
+        raise Problem("invalid", f"The name of a closure table has at most {_LONGEST_NAME} characters.")
     key_values = service.store.key_values
     for _ in range(_ATTEMPTS):
         stored = await key_values.get("closure", mine, request.now)
@@ -100,7 +105,8 @@ async def _change(view: View, tables: Tables, asked: Asked) -> int:
             raise Problem("invalid", "The closure table has no such version.")
         return int(version[:9])
     since, known = table.version, {(one.system, one.code) for one in table.members}
-    new = {pair: None for pair in [await _checked(view, one) for one in concepts] if pair not in known}
+    terminology = view.terminology
+    new = {pair: None for pair in [await _checked(terminology, one) for one in concepts] if pair not in known}
     if new:
         table.version += 1
         table.members += [Member(system, code, table.version) for system, code in new]
@@ -109,17 +115,18 @@ async def _change(view: View, tables: Tables, asked: Asked) -> int:
     return since
 
 
-async def _checked(view: View, coding: dict[str, Any]) -> tuple[str, str]:
+async def _checked(terminology: Terminology, coding: dict[str, Any]) -> tuple[str, str]:
+    await budget.give_way()
     system, code = str(coding.get("system", "")), str(coding.get("code", ""))
-    found = await _loaded(view, system)
+    found = await _loaded(terminology, system)
     concept = found.find(code)
     if concept is None:
         raise Problem("not_found", f"The code system {system[:200]!r} has no code {code[:200]!r}.")
     return system, concept.code
 
 
-async def _loaded(view: View, url: str) -> CodeSystem:
-    system = await view.terminology.code_system(url)
+async def _loaded(terminology: Terminology, url: str) -> CodeSystem:
+    system = await terminology.code_system(url)
     if system is None or not system.is_complete:
         raise not_loaded(url)
     return system
@@ -127,10 +134,10 @@ async def _loaded(view: View, url: str) -> CodeSystem:
 
 async def _pairs(view: View, table: Table, since: int) -> list[tuple[str, str, str]]:
     """(system, code, code that subsumes it) of the members of which one came after version ``since``."""
-    found = []
+    found, terminology = [], view.terminology
     for url in dict.fromkeys(member.system for member in table.members):
         added = {member.code: member.added for member in table.members if member.system == url}
-        found += [(url, code, above) for code, above in _subsumed(await _loaded(view, url), added, since)]
+        found += [(url, code, above) for code, above in _subsumed(await _loaded(terminology, url), added, since)]
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from fhir_server import budget
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
 from fhir_server.interactions.expand import asked_value_set, display_in
@@ -96,11 +97,13 @@ async def validate_in_system(view: View, request: Request, service: Service) -> 
     if not all(one.system for one in candidates):
         raise Problem("invalid", "The operation needs a code system: that of the path, or the parameter url or codeSystem.")
     found: list[tuple[Named, Code | None]] = []
+    terminology = view.terminology
     for one in candidates:
+        await budget.give_way()
         if url and one.system != url:
             found.append((one, None))
             continue
-        system = given or await view.terminology.code_system(one.system, one.version)
+        system = given or await terminology.code_system(one.system, one.version)
         try:
             concept = _concept(system, one)
         except NotLoadedError:

@@ -62,6 +62,8 @@ def _require_known(pairs: Sequence[tuple[str, str]]) -> None:
             raise Problem("invalid", f"$docref has no parameter {name!r} here.")
     if any(counted[name] > 1 for name in _ONCE) or not dict(pairs).get("patient"):
         raise Problem("invalid", "$docref takes one patient, and start, end and on-demand at most once each.")
+    if any("," in value for name, value in pairs if name in _ONCE):
+        raise Problem("invalid", "In $docref, patient, start and end are one value each.")
     if dict(pairs).get("on-demand", "false") != "false":
         raise Problem("invalid", "This server makes no documents on demand: on-demand can only be false.")
 

@@ -11,6 +11,7 @@ import msgspec
 
 from fhir_server import budget
 from fhir_server.errors import Problem
+from fhir_server.interactions.accept import default_of
 from fhir_server.interactions.messages import JSON, XML, XML_TYPES, Request, Response, media_type
 from fhir_server.writing.parser import LARGEST_CONVERTED, Parser
 
@@ -31,7 +32,7 @@ class Formats:
         self._documents: dict[tuple[bytes, bool], Response] = {}
 
     async def take_xml(self, request: Request) -> bool:
-        """Make the request one with a JSON body.  Returns whether nothing was waited for.
+        """Make the request one with a JSON body, to which the answer is in XML all the same.  Returns whether nothing was waited for.
 
         Raises Problem ``media_type`` for another encoding than UTF-8, ``invalid`` for XML that is no resource.
         """
@@ -43,7 +44,8 @@ class Formats:
         if size > LARGEST_CONVERTED and spending is not None:
             spending.take_for_body(size)
         request.body = await self._parser.from_xml(text)
-        request.headers = {**request.headers, "content-type": "application/fhir+json"}
+        accepted = request.headers.get("accept") or default_of(declared)
+        request.headers = {**request.headers, "content-type": "application/fhir+json", "accept": accepted}
         return size <= LARGEST_CONVERTED
 
     async def answer(self, request: Request, response: Response, media: bytes) -> Response:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from fhir_server import jsontext
 from fhir_server.access.permissions import Permissions
 from fhir_server.errors import Issue, Problem
+from fhir_server.interactions import preconditions
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.search.limits import MAX_PAIRS, require_searchable, whole_number
@@ -83,6 +84,7 @@ async def read_parameters(request: Request, service: Service, kinds: Kinds, body
     The body may be the resource of type ``body_type`` itself, the only parameter that is a resource.  Raises Problem ``invalid``,
     ``media_type``, ``too_large`` or ``too_costly``.
     """
+    preconditions.require_only(request)
     asked = Asked(kinds)
     require_searchable(request.query)
     for name, value in request.query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,18 +29,28 @@ def parameters_in(request: Request) -> tuple[tuple[str, str], ...]:
 
 
 def _text(parameter: dict[str, Any]) -> str:
-    value = next((value for name, value in parameter.items() if name.startswith("value")), "")
-    if isinstance(value, dict) and "coding" in value:
-        return ",".join([_token(coding) for coding in value["coding"] if isinstance(coding, dict)])
-    if isinstance(value, dict) and "code" in value:
-        return _token(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value.get("reference", "")) if isinstance(value, dict) else str(value)
+    """The value of a parameter, as a query string would have it.  Raises Problem ``invalid`` for one that has none, or several."""
+    match [value for name, value in parameter.items() if name.startswith("value")]:
+        case [bool() as flag]:
+            return "true" if flag else "false"
+        case [str() | int() | Decimal() as value]:
+            return str(value)
+        case [{"coding": list() as codings}]:
+            return ",".join([_token(coding) for coding in codings])
+        case [{"code": str()} as coding]:
+            return _token(coding)
+        case [{"reference": str() as reference}]:
+            return reference
+    raise Problem("invalid", f"The parameter {str(parameter.get('name', ''))[:100]!r} has no value that could stand in a URL.")
 
 
-def _token(coding: dict[str, Any]) -> str:
-    return "|".join([str(coding[name]) for name in ("system", "code") if name in coding])
+def _token(coding: Any) -> str:
+    match coding:
+        case {"system": str() as system, "code": str() as code}:
+            return f"{system}|{code}"
+        case {"code": str() as code}:
+            return code
+    raise Problem("invalid", "A coding needs a code.")
 
 
 class ResourceParameters(NamedTuple):

@@ -38,6 +38,7 @@ FORMATS: Final = (JSON_PATCH, XML_PATCH, FHIR_JSON, FHIR_XML)
 """Media types of patches; in FHIR's own format it is a FHIRPath Patch."""
 ACCEPT_PATCH: Final = (b"accept-patch", ", ".join(FORMATS).encode())
 _LARGE_XML_PATCH: Final = 25_000  # bytes of patch and resource, which are converted several times
+_COSTLY_XML_PATCH: Final = 200_000  # the same, times the steps and predicates of all selectors, each of which may look at all elements
 _ATTEMPTS: Final = 8
 _REGENERATED: Final = ("generated", "extensions")
 
@@ -51,7 +52,7 @@ class LargeDraftError(Exception):
 
 
 class LargePatchError(Exception):
-    """An XML Patch is large, or what it changes: it is done outside the transaction, which then begins again."""
+    """An XML Patch is large or takes long, or what it changes is large: it is done outside the transaction, which then begins again."""
 
     def __init__(self, patch: bytes, text: bytes) -> None:
         super().__init__()
@@ -64,10 +65,12 @@ class XmlPatch:
     def __init__(self, body: bytes) -> None:
         self.body = body
         self._operations = None if len(body) > _LARGE_XML_PATCH else xml_patch.parse(body)
+        self._weight = sum(operation.selector.weight for operation in self._operations or ())
 
     def __call__(self, text: bytes, limit: int) -> bytes:
         """As :func:`~fhir_server.fhir_xml.patch.apply`.  Raises LargePatchError."""
-        if self._operations is None or len(self.body) + len(text) > _LARGE_XML_PATCH:
+        size = len(self.body) + len(text)
+        if self._operations is None or size > _LARGE_XML_PATCH or size * self._weight > _COSTLY_XML_PATCH:
             raise LargePatchError(self.body, text)
         return xml_patch.apply(self._operations, text, limit)
 

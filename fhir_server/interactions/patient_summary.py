@@ -36,12 +36,13 @@ _EMPTY: Final = {
 }
 _NOTHING: Final = "No information is available."
 # where a resource says what it is, and when it was
-_CODES: Final = ("code", "medicationCodeableConcept", "vaccineCode", "reasonCode", "type")
+_CODES: Final = ("code", "medicationCodeableConcept", "vaccineCode")
 _DATES: Final = (
     "onsetDateTime", "recordedDate", "effectiveDateTime", "effectivePeriod", "authoredOn", "occurrenceDateTime", "performedDateTime",
     "performedPeriod", "timingDateTime", "recordedOn",
 )  # fmt: skip
 _STATUSES: Final = ("status", "clinicalStatus")
+_NO_CHARACTERS: Final = dict.fromkeys((0xFFFE, 0xFFFF), "\N{REPLACEMENT CHARACTER}")  # texts may have them, XML may not
 
 
 async def summary(view: View, request: Request, service: Service) -> Response:
@@ -119,7 +120,7 @@ async def _composition(
 
 
 async def _section(section: Section, rows: Sequence[VisibleVersion], base: str) -> dict[str, Any]:
-    lines = await budget.each(lambda row: f"<li>{escape(_line(row))}</li>", rows)
+    lines = await budget.each(lambda row: f"<li>{escape(_line(row).translate(_NO_CHARACTERS))}</li>", rows)
     listed = f"<ul>{''.join(lines)}</ul>" if lines else f"<p>{_NOTHING}</p>"
     content: dict[str, Any] = {"entry": [{"reference": f"{base}/{row.type}/{row.id}"} for row in rows]} if rows else {"emptyReason": _EMPTY}
     return {
@@ -141,7 +142,7 @@ def _line(row: VisibleVersion) -> str:
 
 
 def _referred(value: dict[str, Any]) -> str:
-    """The text of the reference that stands for a code."""
+    """The text of the reference that stands for a code: of a medication, or of a device."""
     reference = value.get("medicationReference") or value.get("device") or {}
     return str(reference.get("display", ""))
 

@@ -34,7 +34,7 @@ from fhir_server.search.parameter_types.date import interval
 IF_NONE_EXIST: Final = frozenset({"if-none-exist"})
 _TAGS: Final = frozenset({"if-match", "if-none-match"})
 _REFUSABLE: Final = _TAGS | IF_NONE_EXIST
-_ALL: Final = _REFUSABLE | {"if-modified-since", "if-unmodified-since"}
+ALL: Final = _REFUSABLE | {"if-modified-since", "if-unmodified-since"}
 
 
 def require_only(request: Request, taken: frozenset[str] = frozenset()) -> None:
@@ -56,7 +56,7 @@ def answer(request: Request, version: VisibleVersion, body: bytes | None = None)
 
     Raises Problem ``precondition`` or ``invalid``.
     """
-    if not _ALL.isdisjoint(request.headers):
+    if not ALL.isdisjoint(request.headers):
         require_only(request, _TAGS)
         _require_named(request, version)
         if _is_known(request, version):

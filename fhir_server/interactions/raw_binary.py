@@ -33,9 +33,13 @@ _OF_RESOURCE: Final = frozenset({"_format", "_pretty", "_summary", "_elements"})
 _TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]+"
 _MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[\x20\x21\x23-\x5b\x5d-\x7e]*"))*')
 _UNKNOWN: Final = "application/octet-stream"
+_LONGEST: Final = 1000  # characters of a header of the answer; proxies refuse an answer with longer ones
 _CONTEXT: Final = "x-security-context"
 _OWN_CONTEXT: Final = "X-Security-Context belongs to raw content; a Binary has its own securityContext."
-_XML_BINARY: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--(?:[^-]|-[^-])*-->\s*)*<(?:[\w.-]+:)?Binary[\s/>]")
+# Nothing that was passed over is tried again: the body may be as large as a resource and consist of the beginnings of comments.
+_XML_BINARY: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*\?>\s*+)?(?:(?><!--.*?-->)\s*+)*+<(?:[\w.-]+:)?Binary[\s/>]", re.DOTALL
+)
 _SLICE: Final = 64 * 1024  # of base64, a multiple of four
 
 
@@ -63,7 +67,8 @@ async def _represented(request: Request, response: Response) -> Response:
     headers += [(b"content-type", content_type.encode()), (b"content-disposition", b"attachment"), (b"content-security-policy", NOT_A_PAGE)]
     if "securityContext" in members:
         context = jsontext.parse(members["securityContext"]).get("reference", "")
-        headers += [(_CONTEXT.encode(), context.encode())] if context.isascii() and context.isprintable() else []
+        can_be_sent = context.isascii() and context.isprintable() and len(context) <= _LONGEST
+        headers += [(_CONTEXT.encode(), context.encode())] if can_be_sent else []
     return Response(200, headers=tuple(headers), parts=await _decoded(members.get("data", b"")))
 
 
@@ -77,9 +82,9 @@ def _asks_for_resource(request: Request, content_type: str) -> bool:
 
 
 def _served_type(text: bytes) -> str:
-    """The media type for a ``contentType``; a code of R4 may also be text that is none, or that would end the header."""
+    """The media type for a ``contentType``; a code of R4 may also be text that is none, or that would end the header or fill it."""
     stated = jsontext.parse(text) if text else None
-    if not isinstance(stated, str) or not _MEDIA_TYPE.fullmatch(stated):
+    if not isinstance(stated, str) or len(stated) > _LONGEST or not _MEDIA_TYPE.fullmatch(stated):
         return _UNKNOWN
     return re.sub(r"[ \t]*;[ \t]*", ";", stated)
 
@@ -123,7 +128,7 @@ async def _as_resource(request: Request, service: Service, audit: AuditContext, 
         if _CONTEXT in request.headers:
             raise Problem("invalid", _OWN_CONTEXT)
         return msgspec.structs.replace(request, body=body, headers={**request.headers, "content-type": "application/fhir+json"})
-    if not _MEDIA_TYPE.fullmatch(stated):
+    if len(stated) > _LONGEST or not _MEDIA_TYPE.fullmatch(stated):
         raise Problem("media_type", "The content of a Binary requires a Content-Type with a media type.")
     most = service.parser.max_bytes * 3 // 4
     if len(request.body) > most:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from fhir_server import budget
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Request, Response
@@ -45,10 +46,12 @@ async def translate(view: View, request: Request, service: Service) -> Response:
     admit_reading(view.permissions, "ConceptMap")
     asked = await read_parameters(request, service, _PARAMETERS, "ConceptMap")
     codings = _codings(asked)
-    matches: list[_Match] = []
+    maps = {system: await _maps(view, request, asked, system) for system in dict.fromkeys(system for system, _ in codings)}
+    found: dict[str, _Match] = {}
     for system, code in codings:
-        for concept_map in await _maps(view, request, asked, system):
-            matches += [one for one in await _matches(view, concept_map, system, code, asked, ()) if one not in matches]
+        for concept_map in maps[system]:
+            found |= {repr(one): one for one in await _matches(view, concept_map, system, code, asked, ())}
+    matches = list(found.values())
     is_found = any(match.equivalence not in _NO_MATCH for match in matches)
     answer: list[dict[str, Any]] = [{"name": "result", "valueBoolean": is_found}]
     if not is_found:
@@ -106,6 +109,7 @@ def _leads(concept_map: Json, side: str, value_set: str) -> bool:
 async def _matches(view: View, concept_map: Json, system: str, code: str, asked: Asked, above: tuple[str, ...]) -> list[_Match]:
     source, is_reverse, found = str(concept_map.get("url", "")), asked.flag("reverse"), []
     for group in concept_map.get("group", ()):
+        await budget.give_way()
         origin, target = (group.get(name, "") for name in (("target", "source") if is_reverse else ("source", "target")))
         if origin != system or asked.text("targetsystem") not in ("", target):
             continue

@@ -130,7 +130,7 @@ _active = re.compile(r"[\x00-\x20]*(?:javascript|vbscript|data:(?!image/))", re.
 
 @functools.lru_cache(maxsize=512)
 def _is_valid(text: str) -> bool:
-    if _declaration(text):
+    if _declaration(text) or text.startswith("\ufeff"):  # a byte order mark has no place within XML
         return False
     try:
         root = ElementTree.fromstring(text)

@@ -96,6 +96,7 @@ class Expander:
         for exclude in compose.get("exclude", ()):
             excluded = await self._part(exclude, importing)
             codes = {key: code for key, code in codes.items() if key not in excluded}
+            await budget.give_way()
         if compose.get("inactive") is False:
             codes = {key: code for key, code in codes.items() if not code.is_inactive}
         return codes
@@ -105,6 +106,7 @@ class Expander:
         for url in part.get("valueSet", ()):
             imported = await self._imported(url, importing)
             found = dict(imported) if found is None else {key: code for key, code in found.items() if key in imported}
+            await budget.give_way()
         return found or {}
 
     async def _of_system(self, part: Json) -> dict[Key, Code]:
@@ -135,6 +137,7 @@ class Expander:
     # -- one code --------------------------------------------------------------------------------------------------
 
     async def _in_part(self, part: Json, system: str, code: str, version: str, importing: tuple[str, ...]) -> Code | None:
+        await budget.give_way()
         found: Code | None = None
         if "system" in part:
             if part["system"] != system or (version and part.get("version", version) != version):

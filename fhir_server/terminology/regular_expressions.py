@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-MAX_STATES: Final = 2000
+MAX_STATES: Final = 200
 MAX_TEXT: Final = 1000
 _MAX_LENGTH: Final = 500
 _MAX_GROUPS: Final = 20

@@ -10,6 +10,7 @@ from fhir_server.terminology.code_system import CodeSystem, compiled
 
 Kind = Literal["CodeSystem", "ValueSet", "ConceptMap"]
 
+_REMEMBERED: Final = 8  # code systems of one request
 _KEPT_CONCEPTS: Final = 30_000
 _KEPT_SYSTEMS: Final = 200
 
@@ -38,10 +39,14 @@ class Source(Protocol):
 
 
 class Terminology:
-    """The terminology that a caller sees: the first source that has a resource gives it."""
+    """The terminology that a caller sees: the first source that has a resource gives it.
+
+    It is that of one question, which may name a code system thousands of times: so it remembers the last ones.
+    """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
+        self._systems: dict[tuple[str, str], CodeSystem | None] = {}
 
     async def find(self, kind: Kind, url: str, version: str = "") -> Loaded | None:
         """The resource with this canonical URL, which may have a version after ``|``."""
@@ -60,9 +65,13 @@ class Terminology:
 
     async def code_system(self, url: str, version: str = "") -> CodeSystem | None:
         """The code system with this URL; None without one, and for one whose codes are not here."""
-        found = await self.find("CodeSystem", url, version)
-        system = await compiled_once(found) if found is not None else None
-        return system if system is not None and (system.concepts or system.is_complete) else None
+        if (url, version) not in self._systems:
+            found = await self.find("CodeSystem", url, version)
+            system = await compiled_once(found) if found is not None else None
+            if len(self._systems) >= _REMEMBERED:
+                self._systems.clear()
+            self._systems[url, version] = system if system is not None and (system.concepts or system.is_complete) else None
+        return self._systems[url, version]
 
     async def supplements(self, url: str) -> list[CodeSystem]:
         """The supplements to a code system, of all sources."""

@@ -51,6 +51,13 @@ def test_several_patients_are_parameters_of_a_post(server: Served, feed: str) ->
     assert {row["subject"]["reference"] for row in found} == {"Patient/adult", "Patient/child"}
 
 
+def test_a_precondition_is_refused(server: Served, feed: str) -> None:
+    location = kicked(server, feed, "Patient/$export?_type=Patient")
+    tag = {"if-none-match": 'W/"1"'}
+    assert server.request(feed, "GET", "Patient/$export", headers=ASYNC | tag).status == 400
+    assert [server.request(feed, method, location, headers=tag).status for method in ("GET", "DELETE")] == [400, 400]
+
+
 @pytest.mark.parametrize("query", ["_elements=Nothing.id", "_elements=a.b.c", "_elements=", "_elements=na%20me"])
 def test_malformed_elements_are_refused(server: Served, feed: str, query: str) -> None:
     assert server.request(feed, "GET", f"Patient/$export?{query}", headers=ASYNC).status == 400

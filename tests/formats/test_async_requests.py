@@ -102,9 +102,30 @@ def test_a_batch_that_cannot_be_read_is_refused_at_once(shared: Served) -> None:
 def test_headers_of_the_status_request_are_not_those_of_the_question(shared: Served) -> None:
     token = shared.token()
     job = begin(shared, token, "Patient/teen/_history")
-    for headers in ({"if-match": 'W/"9"'}, {"if-none-match": "*"}, {"x-provenance": "{}"}, {"prefer": "handling=lenient"}):
+    for headers in ({"x-provenance": "{}"}, {"prefer": "handling=lenient"}):
         answer = shared.request(token, "GET", job, headers=headers)
         assert entry(answer)["response"]["status"] == "200"
+    for headers in ({"if-match": 'W/"9"'}, {"if-none-match": "*"}):
+        assert [shared.request(token, method, job, headers=headers).status for method in ("GET", "DELETE")] == [400, 400]
+
+
+def test_what_is_about_this_moment_is_answered_at_once(shared: Served) -> None:
+    """A precondition or a Provenance is judged as without the preference: it is never dropped."""
+    token = shared.token()
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": "Patient/teen"}}]}
+    tag = shared.get(token, "Patient/teen/$meta").headers["etag"]
+    asked: tuple[tuple[str, str, Any, dict[str, str], int], ...] = (
+        ("GET", "Observation?_count=1", None, {"if-match": tag}, 400),
+        ("GET", "Patient/teen/$everything", None, {"if-none-match": tag}, 400),
+        ("GET", "Patient/teen/$meta", None, {"if-none-match": tag}, 304),
+        ("GET", "Patient/teen/$meta", None, {"if-match": 'W/"99"'}, 412),
+        ("POST", "", bundle, {"x-provenance": "{}"}, 400),
+        ("POST", "", bundle, {"if-match": tag}, 400),
+        ("GET", "ValueSet/$expand?url=http://hl7.org/fhir/ValueSet/administrative-gender", None, {"if-none-match": tag}, 400),
+    )
+    for method, path, body, headers, status in asked:
+        for later in ({}, LATER):
+            assert shared.request(token, method, path, body=body, headers=headers | later).status == status, (path, later)
 
 
 def test_preferences_of_the_kick_off_hold_for_the_answer(shared: Served) -> None:

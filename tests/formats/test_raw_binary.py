@@ -283,6 +283,17 @@ def test_content_is_coded_in_slices(served: Served, monkeypatch: pytest.MonkeyPa
     assert get(served, "Binary/sliced").body == PDF
 
 
+def test_no_header_of_the_answer_is_too_long_for_a_proxy(served: Served) -> None:
+    body = {"resourceType": "Binary", "id": "long", "contentType": "a/" + "b" * 5000, "data": "YQ==",
+            "securityContext": {"reference": f"https://elsewhere.example/{'x' * 5000}/Patient/1"}}  # fmt: skip
+    assert served.request(served.token(), "PUT", "Binary/long", body=body).status == 201
+    answer = get(served, "Binary/long")
+    assert (answer.body, answer.headers["content-type"]) == (b"a", "application/octet-stream")
+    assert max(len(value) for value in answer.headers.values()) < 2000 and "x-security-context" not in answer.headers
+    sent = served.request(served.token(), "POST", "Binary", body=b"a", headers={"content-type": "a/" + "b" * 5000})
+    assert sent.status == 415
+
+
 def test_a_binary_in_xml_is_the_resource_and_other_xml_is_content(served: Served) -> None:
     xml = {"content-type": "application/fhir+xml", "accept": FHIR}
     data = b64encode(PDF)

@@ -61,4 +61,5 @@ def test_a_closure_table_is_bounded(served: Served, monkeypatch: pytest.MonkeyPa
     assert close(served, token, "c", "dog").status == 404
     assert close(served, token, "a", "unicorn").status == 404
     assert close(served, token, "").status == 400
+    assert [close(served, token, "n" * length).status for length in (201, 200)] == [400, 422]
     assert close(served, served.app_token("adult", "adult", "patient/ValueSet.rs"), "a").status == 403

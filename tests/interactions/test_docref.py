@@ -58,7 +58,10 @@ def test_post_takes_a_codeable_concept(served: Served) -> None:
     assert served.request(served.token(), "POST", "DocumentReference/$docref", body=body).ids() == ["ccd-new", "letter"]
 
 
-@pytest.mark.parametrize("query", ["", "?patient=docref-p&on-demand=true", "?patient=docref-p&profile=x", "?patient=a&patient=b"])
+@pytest.mark.parametrize("query", [
+    "", "?patient=docref-p&on-demand=true", "?patient=docref-p&profile=x", "?patient=a&patient=b", "?patient=a,b",
+    "?patient=docref-p&start=2020-01-01,2025-01-01",
+])  # fmt: skip
 def test_what_is_not_served_is_refused(served: Served, query: str) -> None:
     assert served.get(served.token(), f"DocumentReference/$docref{query}").status == 400
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from fhir_server.fhir_xml import to_json
 from fhir_server.search import result_parameters
 from tests.interactions import hostile_requests
 from tests.interactions.hostile_changes import changes
+from tests.interactions.hostile_operations import operations
 from tests.interactions.hostile_requests import Chance, Hostile
 from tests.served import Served, store_url
 
 KINDS = {**hostile_requests.KINDS, "changes": changes}
+OPERATIONS = {"operations": operations}
 SEEDS = (2026, 1130)
 EACH = 1000  # requests of each seed; `make test-all` sends LONG
 LONG = 30_000
@@ -54,7 +56,9 @@ def is_outcome(body: bytes) -> bool:
     return bool(value["resourceType"] == "OperationOutcome")
 
 
-def attacked(server: Served, seed: int, count: int) -> tuple[Counter[int], list[str]]:
+def attacked(
+    server: Served, seed: int, count: int, kinds: Mapping[str, Callable[[Chance], Hostile]] = KINDS
+) -> tuple[Counter[int], list[str]]:
     """How often each status was answered, and what is wrong: a 5xx, an error without an OperationOutcome, a control that fails."""
     chance = Chance(seed)
     tokens = [server.token(), server.app_token("adult", "adult"), server.token("demo-public", "user/*.cruds", "clinician"), "", "x\0"]
@@ -62,9 +66,9 @@ def attacked(server: Served, seed: int, count: int) -> tuple[Counter[int], list[
     statuses: Counter[int] = Counter()
     wrong: list[str] = []
     for number in range(count):
-        kind = chance.choice(list(KINDS))
+        kind = chance.choice(list(kinds))
         token = random.Random(f"{seed}/{number}").choices(tokens, weights)[0]
-        request = KINDS[kind](chance)
+        request = kinds[kind](chance)
         status, body = send(server, request, token)
         statuses[status] += 1
         shown = f"{seed}/{number} {kind}: {request!r}"[:700]
@@ -87,6 +91,13 @@ def test_hostile_requests_cause_no_server_error(server: Served, seed: int) -> No
     assert {200, 201, 400, 401, 404, 405} <= set(statuses)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hostile_parameters_of_operations_cause_no_server_error(server: Served, seed: int) -> None:
+    statuses, wrong = attacked(server, seed, EACH, OPERATIONS)
+    assert wrong == []
+    assert {200, 202, 400, 404} <= set(statuses)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_many_hostile_requests_cause_no_server_error(server: Served, seed: int) -> None:
@@ -106,7 +117,7 @@ def test_content_length_of_thousands_of_digits_is_refused(server: Served) -> Non
 def test_hostile_requests_reach_every_part_of_the_server() -> None:
     """Each kind is drawn, and no two requests of one kind are alike for long."""
     chance = Chance(1)
-    for kind, made in KINDS.items():
+    for kind, made in (KINDS | OPERATIONS).items():
         assert len({repr(made(chance)) for _ in range(50)}) > 25, kind
 
 

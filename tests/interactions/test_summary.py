@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server import jsontext
+from fhir_server.fhir_xml import to_json
 from fhir_server.resources import validate
 from tests.served import Answer, Served, store_url
 
@@ -125,6 +126,22 @@ def test_what_is_over_or_wrong_is_left_out_and_narrative_is_escaped(served: Serv
     bundle = summary(served, feed, "ips-p")
     assert entries(bundle, "11450-4") == ["Condition/ips-now"]
     assert "&lt;ips-now&gt; &amp; more, active" in bundle["entry"][0]["resource"]["section"][0]["text"]["div"]
+
+
+def test_the_narrative_says_what_was_given_and_not_why(served: Served) -> None:
+    feed, about = served.token(), {"status": "active", "subject": {"reference": "Patient/ips-w"}, "reasonCode": [{"text": "The reason"}]}
+    assert served.request(feed, "PUT", "Patient/ips-w", body={"resourceType": "Patient", "id": "ips-w"}).status == 201
+    rows: list[dict[str, Any]] = [
+        {"resourceType": "MedicationStatement", **about, "medicationReference": {"display": "Aspirin 100 mg"}},
+        {"resourceType": "DeviceUseStatement", **about, "device": {"display": "Insulin pump"}},
+        condition("ips-odd", "ips-w", code={"text": "odd \ufffe\uffff & <"}),
+    ]
+    for row in rows:
+        assert served.request(feed, "POST", row["resourceType"], body=row).status == 201
+    divs = "".join(section["text"]["div"] for section in summary(served, feed, "ips-w")["entry"][0]["resource"]["section"])
+    assert "<li>Aspirin 100 mg, active</li>" in divs and "<li>Insulin pump, active</li>" in divs
+    assert "The reason" not in divs and "odd \ufffd\ufffd &amp; &lt;" in divs
+    assert to_json(served.get(feed, "Patient/ips-w/$summary?_format=xml").body)
 
 
 def test_every_way_to_ask_and_what_is_refused(served: Served) -> None:

@@ -130,6 +130,18 @@ def test_who_sends_xml_and_says_nothing_of_the_answer_gets_xml(served: Served) -
     assert served.request(served.token(), "PUT", "Observation/silent", body=body, headers=asked).json["id"] == "silent"
 
 
+def test_who_sends_xml_gets_errors_in_xml_whoever_finds_them(served: Served) -> None:
+    headers = {"content-type": "application/fhir+xml"}
+    known = f'<Observation {NS}><status value="final"/><code><text value="x"/></code>'
+    unknown = f'{known}<subject><reference value="Patient/nobody"/></subject>'
+    for body, status in ((f'<Observation {NS}><id value="silent"/></Observation>', 400), (f"{unknown}</Observation>", 422)):
+        answer = served.request(served.token(), "POST", "Observation", body=body.encode(), headers=headers)
+        assert answer.status == status and answer.headers["content-type"].startswith("application/fhir+xml")
+        asked = headers | {"accept": "application/json"}
+        in_json = served.request(served.token(), "POST", "Observation", body=body.encode(), headers=asked)
+        assert in_json.status == status and in_json.headers["content-type"].startswith("application/fhir+json")
+
+
 HOSTILE = [
     b"", b"{}", b"<Observation/>", b'<Observation xmlns="urn:x"/>', f"<Patient {NS}/>".encode(),
     f"<Observation {NS}>x</Observation>".encode(),

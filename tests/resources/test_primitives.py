@@ -111,3 +111,4 @@ def test_active_or_broken_narrative_is_refused(inner: str) -> None:
 
 def test_narrative_may_not_declare_entities() -> None:
     assert not narrative(f'<!DOCTYPE div [<!ENTITY a "b">]>{OPEN}&a;</div>')
+    assert not narrative(f"\ufeff{OPEN}x</div>")
