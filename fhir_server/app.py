@@ -53,6 +53,7 @@ from fhir_server.observability.trace_settings import start_traces
 from fhir_server.operation.door import Door, Page
 from fhir_server.operation.gate import gated
 from fhir_server.operation.state import OperationState
+from fhir_server.packages.validator import ProfileValidator, required_of
 from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
 from fhir_server.search.cursors import Cursors
@@ -182,11 +183,17 @@ def build_components(
         settings.max_bundle_entries,
         new_id or (lambda: str(uuid.uuid4())),
         AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
+        profile_validator(store, settings),
         settings.max_conditional_deletes,
         require_writable or no_restriction,
         settings.search_handling,
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
+
+
+def profile_validator(store: Store, settings: Settings) -> ProfileValidator:
+    """Validates resources against profiles, as the settings demand.  Raises ValueError, with a message for the operator."""
+    return ProfileValidator(store, required_of(settings.required_profiles), refuses_unknown=settings.unknown_profiles == "refuse")
 
 
 def application(settings: Settings) -> Observed:

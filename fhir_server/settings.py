@@ -32,6 +32,7 @@ _CHOICES = {
     "pushed_requests": ("allowed", "required"),
     "dpop": ("allowed", "required"),
     "search_handling": ("strict", "lenient"),
+    "unknown_profiles": ("accept", "refuse"),
 }
 _MAX_REFRESH_GRACE = 60  # a longer grace would give a thief of a refresh token more time than a retry needs
 _RENAMED = {
@@ -75,6 +76,8 @@ class Settings:
     max_bundle_entries  maximum number of entries in a batch or transaction
     search_handling     a parameter that the server does not know, in a request that does not say so by ``Prefer: handling=``:
                 ``strict`` refuses it, ``lenient`` ignores it and says so
+    required_profiles   profiles that each resource of a type must meet: ``Type=URL``, separated by blanks; empty: none
+    unknown_profiles    a resource that claims a profile that no package here has: ``accept`` or ``refuse``
     max_conditional_deletes maximum number of resources that one conditional delete deletes; more matches are refused
     second_factor       who needs a second factor to sign in: ``nobody``, ``staff`` or ``everyone``; empty: ``staff`` in
                 production, else ``nobody``
@@ -122,6 +125,8 @@ class Settings:
     max_request_resources: int = 50_000
     max_response_bytes: int = 64 * 1024 * 1024
     search_handling: Literal["strict", "lenient"] = "strict"
+    required_profiles: str = ""
+    unknown_profiles: Literal["accept", "refuse"] = "accept"
     max_working_bytes: int = 192 * 1024 * 1024
     second_factor: str = ""
     staff_apps: str = "approved"

@@ -106,7 +106,8 @@ class Served:
 
     def load(self, *paths: Path, day: date | None = None) -> LoadReport:
         report = LoadReport()
-        loader = Loader(self.parts.store, self.parts.labeler, self.settings.base, self.parts.clock)
+        profiles = self.parts.service.profiles
+        loader = Loader(self.parts.store, self.parts.labeler, self.settings.base, self.parts.clock, profiles=profiles)
         for path in list_files(paths):
             for unit in read_units(path, b"test", day):
                 self.run(loader.load(unit, report))

@@ -104,7 +104,8 @@ async def _load_demo(components: Components) -> None:
     """Load the demo data unless the store has it.  Raises ValueError if a resource is rejected."""
     await components.prepare()
     report = LoadReport()
-    loader = Loader(components.store, components.labeler, components.settings.base, components.clock)
+    profiles = components.service.profiles
+    loader = Loader(components.store, components.labeler, components.settings.base, components.clock, profiles=profiles)
     key = await load_key(components.store)
     if await components.store.key_values.get(LOAD_KEY, "demo", 0) is not None:
         return

@@ -77,7 +77,8 @@ async def _load(components: Components, paths: list[Path], shift_dates: bool, ba
     report = LoadReport()
     if await is_without_resources(components.settings.store):
         await record_labeling(components)  # all that it will hold gets labels of the lists in use
-    loader = Loader(components.store, components.labeler, components.settings.base, components.clock)
+    profiles = components.service.profiles
+    loader = Loader(components.store, components.labeler, components.settings.base, components.clock, profiles=profiles)
     read = partial(read_units, key=await load_key(components.store), today=local_date(components) if shift_dates else None, bases=bases)
     size = sum(path.stat().st_size for path in paths)
     again: list[Path] = []

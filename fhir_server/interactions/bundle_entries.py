@@ -13,7 +13,7 @@ import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.errors import Problem
-from fhir_server.interactions import patch
+from fhir_server.interactions import patch, profile_claims
 from fhir_server.interactions.bundle_references import BundleEntry, with_entry_index
 from fhir_server.interactions.bundle_request import entry_request, route_of
 from fhir_server.interactions.messages import XML_TYPES, Request
@@ -97,6 +97,7 @@ async def parse_entry(value: Any, text: bytes, index: int, request: Request, ser
         return BundleEntry(index, full_url, request, id=id, patch=request.body)
     try:
         draft = await service.parser.draft(body, request.path[0], base=service.base, conditional=True)
+        await profile_claims.checked(draft, service.profiles)
     except Problem as problem:
         raise with_entry_index(problem, index) from None
     if request.method == "PUT" and len(request.path) > 1:

@@ -56,6 +56,8 @@ async def _change_in(context: WriteContext, request: Request, service: Service, 
     changed = others | merged_meta(added, present) if request.path[2] == ADD else without_items(present, sent)
     if changed == present:
         return _answer(current.visible)
+    if request.path[2] == ADD and (claims := tuple(sent.get("profile", ()))):
+        context.checks.need(request.path[0], jsontext.parse(current.visible.body), current.visible.body, claims)
     row = await context.writer.replace_meta(current.stored, changed)
     after = await service.view_in_transaction(view, context.tx)
     visible = await after.visible_after_write(row)

@@ -200,6 +200,7 @@ async def patch_in(
     if draft.id != id:
         raise Problem("unprocessable", "A patch cannot change the id of a resource.")
     _require_kept_meta(draft, body)
+    context.checks.need(type, draft.value, text)
     write_rights.require_writable(view, draft, "u")
     draft = statements.as_stated(view.permissions, draft, service.labeler.codes)
     await context.tx.prefetch(draft.local_targets(service.base))

@@ -15,7 +15,7 @@ import msgspec
 
 from fhir_server import jsontext
 from fhir_server.errors import Issue, Problem
-from fhir_server.interactions import creation
+from fhir_server.interactions import creation, profile_claims
 from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.writing.draft import Draft
@@ -60,7 +60,8 @@ async def received(request: Request, service: Service) -> Draft | None:
     try:
         # The text as sent is parsed, too: the decoder above takes a repeated name.
         jsontext.parse(text.encode("latin-1"))
-        return await service.parser.draft(jsontext.join_members(members | {"target": _UNKNOWN}), _TYPE, base=service.base)
+        draft = await service.parser.draft(jsontext.join_members(members | {"target": _UNKNOWN}), _TYPE, base=service.base)
+        return await profile_claims.checked(draft, service.profiles)
     except Problem as problem:
         raise _of_header(problem) from None
 

@@ -15,6 +15,8 @@ from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request, Response
+from fhir_server.interactions.profile_claims import ChecksNeededError, ProfileChecks
+from fhir_server.packages.validator import ProfileValidator
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.writing.parser import Parser
@@ -31,11 +33,12 @@ async def no_restriction() -> None:
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
-    """What a write works with: the store transaction ``tx``, the caller's View of it, and its resource writer."""
+    """What a write works with: the store transaction ``tx``, the caller's View of it, its resource writer, checks of profiles."""
 
     view: View
     tx: Transaction
     writer: ResourceWriter
+    checks: ProfileChecks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Service:
     ``max_entries``  the largest number of entries in a Bundle
     ``new_id``       returns a new random logical id
     ``audit_trail``  reads the audit log for callers
+    ``profiles``     validates resources against profiles
     ``handling``  what happens to unknown parameters of a request that does not say so
     ``max_conditional_deletes``  the largest number of resources that one conditional delete deletes
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
@@ -61,6 +65,7 @@ class Service:
     max_entries: int
     new_id: Callable[[], str]
     audit_trail: AuditTrail
+    profiles: ProfileValidator
     max_conditional_deletes: int = 1
     require_writable: Callable[[], Awaitable[None]] = no_restriction
     handling: Handling = "strict"
@@ -101,8 +106,9 @@ class Service:
         """Run ``job`` in a transaction, with the caller's View of this transaction.
 
         The job can run more than once.  Raises Problem ``unauthenticated``, or ``busy`` if the caller's permissions change
-        during each attempt.
+        during each attempt, or ``unprocessable`` for a resource that does not meet its profiles.
         """
+        checks = ProfileChecks(self.profiles)
         for attempt in range(_ATTEMPTS):
             permissions = audit.permissions if attempt == 0 and audit.just_admitted else None
             if permissions is None:
@@ -111,7 +117,9 @@ class Service:
             async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, RecordedWrite | None]:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
                 writer = ResourceWriter(tx, self.labeler, self.base, request.now, pending=view.permissions.pending)
-                result = await job(WriteContext(view, tx, writer))
+                checks.begin()
+                result = await job(WriteContext(view, tx, writer, checks))
+                checks.require_made()
                 status = result.status if isinstance(result, Response) else 200  # of a transaction
                 return result, audit.with_write(tx, status) if audit.with_write else None
 
@@ -120,6 +128,8 @@ class Service:
                 return result
             except PermissionsChangedError:
                 continue
+            except ChecksNeededError:
+                await checks.make()
         raise Problem("busy", "The server is busy; try again.")
 
     async def view_in_transaction(self, view: View, tx: Transaction) -> View:

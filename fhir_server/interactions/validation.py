@@ -61,8 +61,8 @@ async def validate(request: Request, service: Service, audit: AuditContext) -> R
                 raise
             issues += problem.issues
     found = await service.read_with_view(request, audit, lambda view: _found(view, request, service, question, draft))
-    if question.profile:
-        issues.append(_unknown_profile(question.profile, "error"))
+    if draft is not None:
+        issues += await service.profiles.issues(draft.type, draft.value, question.profile)
     issues += found
     if not any(issue.severity in ("error", "fatal") for issue in issues):
         issues.append(Issue("informational", "No errors were found.", severity="information"))
@@ -87,9 +87,7 @@ async def _found(view: View, request: Request, service: Service, question: _Ques
         issues.append(Issue("value", "The resource's id differs from the id in the URL.", (f"{type}.id",)))
     if question.mode in ("create", "update"):
         issues += _refusal(lambda: _require_may_write(view, draft, question.mode, current, service))
-    issues += await _unresolved(view, draft, service)
-    profiles = draft.value.get("meta", {}).get("profile", ())
-    return issues + [_unknown_profile(profile, "warning") for profile in profiles if profile != question.profile]
+    return issues + await _unresolved(view, draft, service)
 
 
 def _require_may_write(view: View, draft: Draft, mode: str, current: VisibleVersion | None, service: Service) -> None:
@@ -116,11 +114,6 @@ async def _unresolved(view: View, draft: Draft, service: Service) -> list[Issue]
         name = f"{reference.type}/{reference.id}" if reference is not None else ""
         places.setdefault(name, []).append(found.place)
     return [Issue("not-found", f"The reference {name} does not resolve.", tuple(places.get(name, ()))) for name in sorted(missing)]
-
-
-def _unknown_profile(profile: str, severity: Any) -> Issue:
-    text = f"The profile {profile[:200]!r} is not known to this server. The resource was checked against R4 alone."
-    return Issue("not-supported", text, severity=severity)
 
 
 def _question(request: Request) -> _Question:

@@ -17,6 +17,7 @@ from fhir_server.interactions import (
     criteria,
     meta_rights,
     preconditions,
+    profile_claims,
     provenance_header,
     read,
     statements,
@@ -75,9 +76,11 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
 
 
 async def received(request: Request, service: Service, audit: AuditContext) -> Draft:
-    """The resource in the body of a create or update.  Raises Problem ``invalid`` or ``too_large``."""
+    """The resource in the body of a create or update.  Raises Problem ``invalid``, ``unprocessable`` or ``too_large``."""
     audit.just_admitted = audit.just_admitted and not is_large(request.body)
-    return await service.parser.draft(request.body, request.path[0], base=service.base)
+    draft = await service.parser.draft(request.body, request.path[0], base=service.base)
+    audit.just_admitted = audit.just_admitted and not service.profiles.must_check(draft.type, draft.value)
+    return await profile_claims.checked(draft, service.profiles)
 
 
 async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -144,6 +147,7 @@ async def replace_in(
         view.permissions.require(draft.type, "c")
         write_rights.require_covered(view, draft, "c")
     meta_rights.require_may_send(view.permissions, draft, current.visible)
+    profile_claims.need_kept(context.checks, draft, current.visible)
     known = (bundle.written if bundle else frozenset()) | {f"{draft.type}/{id}"} | write_rights.present_targets(current.visible)
     await write_rights.require_visible(view, targets - known)
     await statements.require_may_change(context, draft, current.visible)

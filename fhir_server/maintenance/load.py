@@ -14,6 +14,7 @@ from fhir_server.access.pending_labels import PendingLabels
 from fhir_server.consent.labeling import Labeler
 from fhir_server.errors import Problem
 from fhir_server.maintenance.input_files import Item, Unit
+from fhir_server.packages.validator import ProfileValidator
 from fhir_server.resources.references import ID
 from fhir_server.search import code_sets, query
 from fhir_server.search.filters import AllOf, Filter
@@ -64,6 +65,7 @@ class Loader:
     """Stores units of resources.
 
     ``clock`` returns the instant at which a unit is stored, in microseconds since 1970 UTC; ``sleep`` waits for some seconds.
+    ``profiles``: what resources must meet, too.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Loader:
         base: str,
         clock: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        profiles: ProfileValidator | None = None,
     ) -> None:
         self._store = store
         self._labeler = labeler
@@ -80,6 +84,7 @@ class Loader:
         self._clock = clock
         self._sleep = sleep
         self._pending_labels = PendingLabels()
+        self._profiles = profiles
 
     async def load(self, unit: Unit, report: LoadReport) -> None:
         """Store one unit and add the result to ``report``.
@@ -91,7 +96,7 @@ class Loader:
         refused: list[tuple[Item, Problem]] = []
         for item in unit.items:
             try:
-                drafts.append((item, self._parse_item(item)))
+                drafts.append((item, await self._parse_item(item)))
             except Problem as problem:
                 refused.append((item, problem))
         stored = 0
@@ -113,12 +118,15 @@ class Loader:
         report.stored += stored
         report.present += len(left) - stored
 
-    def _parse_item(self, item: Item) -> Draft:
+    async def _parse_item(self, item: Item) -> Draft:
         if not ID.fullmatch(item.id):
             raise Problem("invalid", "The resource has no valid id.")
         if item.problem is not None:
             raise item.problem
-        return parse_draft(item.text, base=self._base, conditional=True)
+        draft = parse_draft(item.text, base=self._base, conditional=True)
+        if self._profiles is not None and self._profiles.must_check(draft.type, draft.value):
+            await self._profiles.require(draft.type, draft.value)
+        return draft
 
     async def _write_with_retries(self, drafts: list[tuple[Item, Draft]], atomic: bool) -> _Written:
         """Write, and retry while the store is busy.  A second attempt skips what the first one stored after all."""

@@ -7,6 +7,7 @@ language, on every store.  Their mark (:mod:`~fhir_server.packages.mark`) keeps 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,16 +30,32 @@ from fhir_server.writing.meta import changes_nothing, with_mark
 from fhir_server.writing.writer import ResourceWriter
 
 KIND: Final = "package"
+REVISION: Final = "package-revision"
 _TOGETHER: Final = 1024 * 1024  # bytes of definitions that are stored in one transaction
 
 
+class StoredProfile(msgspec.Struct, frozen=True):
+    """A profile of a package: canonical URL, business version, the type it constrains, and ``Type/id`` of its row."""
+
+    url: str
+    version: str
+    type: str
+    row: str
+
+
 class StoredPackage(msgspec.Struct, frozen=True):
-    """A package in the store: its name, version and dependencies, and ``Type/id`` of its rows."""
+    """A package in the store: its name, version and dependencies, and ``Type/id`` of its rows.
+
+    ``profiles``  its profiles, those of extensions and datatypes too
+    ``servers``   canonical URLs of what it requires of servers (CapabilityStatements)
+    """
 
     name: str
     version: str
     dependencies: dict[str, str]
     rows: tuple[str, ...]
+    profiles: tuple[StoredProfile, ...] = ()
+    servers: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -72,20 +89,24 @@ class Packages:
 
     async def all(self) -> list[StoredPackage]:
         """The packages in the store, by name and version."""
-        found = [msgspec.json.decode(value, type=StoredPackage) for _, value in await self._store.key_values.list_all(KIND, 0)]
-        return sorted(found, key=lambda one: (one.name, one.version))
+        return await stored_packages(self._store)
 
     async def add(self, package: Package) -> AddReport:
         """Store the definitions of a package.  Adding it again stores nothing; after an interruption, only what is missing."""
         report = AddReport()
         rows: list[str] = []
+        profiles: list[StoredProfile] = []
+        servers: list[str] = []
         for drafts in self._portions(package, report):
             added, stored = await self._store.write(lambda tx, drafts=drafts: self._write(tx, drafts, package.label))  # type: ignore[misc]
             report.stored += stored
             report.present += len(drafts) - stored
             rows += added
-        record = StoredPackage(package.name, package.version, dict(package.dependencies), tuple(rows))
+            profiles += [_profile(draft, row) for row, draft in added.items() if _is_profile(draft.value)]
+            servers += [draft.value["url"] for draft in added.values() if _is_of_servers(draft.value)]
+        record = StoredPackage(package.name, package.version, dict(package.dependencies), tuple(rows), tuple(profiles), tuple(servers))
         await self._store.key_values.put(KIND, package.label, msgspec.json.encode(record), MAX_INSTANT)
+        await self._changed()
         names = {one.name for one in await self.all()}
         report.missing = [f"{name}#{version}" for name, version in package.dependencies.items() if name not in names]
         return report
@@ -108,7 +129,12 @@ class Packages:
             part = found.rows[start : start + 100]
             deleted += await self._store.write(lambda tx, part=part: self._delete(tx, part, label))  # type: ignore[misc]
         await self._store.key_values.pop(KIND, label, 0)
+        await self._changed()
         return deleted
+
+    async def _changed(self) -> None:
+        """Have servers read again what the packages hold."""
+        await self._store.key_values.put(REVISION, "", secrets.token_bytes(8), MAX_INSTANT)
 
     def _portions(self, package: Package, report: AddReport) -> Iterator[list[Draft]]:
         drafts: list[Draft] = []
@@ -127,16 +153,16 @@ class Packages:
         if drafts:
             yield drafts
 
-    async def _write(self, tx: Transaction, drafts: Iterable[Draft], label: str) -> tuple[list[str], int]:
-        """Store what is not there.  Returns the names of the package's rows among them, and how many were stored."""
+    async def _write(self, tx: Transaction, drafts: Iterable[Draft], label: str) -> tuple[dict[str, Draft], int]:
+        """Store what is not there.  Returns the package's rows among them, by name, and how many were stored."""
         writer = ResourceWriter(tx, self._labeler, self._base, self._clock())
-        names: list[str] = []
+        names: dict[str, Draft] = {}
         stored = 0
         for draft in drafts:
             if await self._is_of_other_package(tx, draft, label):
                 continue
             id, current = await self._place(tx, draft, label)
-            names.append(f"{draft.type}/{id}")
+            names[f"{draft.type}/{id}"] = draft
             if current is None or current.interaction == "delete" or not changes_nothing(draft, current.body):
                 await writer.write(draft, id, takes_labels=True, previous=current)
                 stored += 1
@@ -179,3 +205,24 @@ class Packages:
 
 def _version(row: Row) -> Any:
     return jsontext.parse(jsontext.members(row.body).get("version", b"null"))
+
+
+async def stored_packages(store: Store) -> list[StoredPackage]:
+    """The packages in a store, by name and version."""
+    found = [msgspec.json.decode(value, type=StoredPackage) for _, value in await store.key_values.list_all(KIND, 0)]
+    return sorted(found, key=lambda one: (one.name, one.version))
+
+
+def _is_profile(definition: dict[str, Any]) -> bool:
+    return definition["resourceType"] == "StructureDefinition" and definition.get("derivation") == "constraint"
+
+
+def _profile(draft: Draft, row: str) -> StoredProfile:
+    value = draft.value
+    return StoredProfile(value["url"], str(value.get("version", "")), value["type"], row)
+
+
+def _is_of_servers(definition: dict[str, Any]) -> bool:
+    """Whether a definition is a CapabilityStatement of what servers must do, and has a URL to claim."""
+    is_requirement = definition["resourceType"] == "CapabilityStatement" and definition["kind"] == "requirements"
+    return is_requirement and "url" in definition and any(rest.get("mode") == "server" for rest in definition.get("rest", ()))

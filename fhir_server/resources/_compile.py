@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fhir_server.resources import _values, definitions
-from fhir_server.resources._context import Place, ValidationRun, quote
 from fhir_server.resources.definitions import Element, TypeRef
 from fhir_server.resources.invariants import Predicate, rule
+from fhir_server.resources.validation_run import Place, ValidationRun, quote
 
 Rule = tuple[str, Predicate]
 """``key: HL7's wording`` of an invariant, and its predicate."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fhir_server.resources._context import Place, ValidationRun, quote
-from fhir_server.resources._reference import targets_check
 from fhir_server.resources.definitions import TypeRef
 from fhir_server.resources.primitives import VALID, is_json_kind, json_kind
+from fhir_server.resources.reference_targets import targets_check
+from fhir_server.resources.validation_run import Place, ValidationRun, quote
 
 Check = Callable[[Any, dict[str, Any], Place, ValidationRun], None]
 NodeCheck = Callable[[dict[str, Any], Place, ValidationRun], None]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from fhir_server import fhir_dates
 from fhir_server.resources import definitions
 from fhir_server.resources.fhirpath_operators import BINARY, FUNCTIONS, truth
 
@@ -35,7 +36,7 @@ Operator = Callable[[Callable[[], Items], Callable[[], Items]], Items]
 
 _token = re.compile(
     r"\s*(?:(?P<string>'(?:[^'\\]|\\.)*')|(?P<number>\d+(?:\.\d+)?)|(?P<name>[%$]?[A-Za-z_]\w*|`[^`]+`)"
-    r"|(?P<sign><=|>=|!=|[|.,()\[\]=<>+&-]))"
+    r"|(?P<sign><=|>=|!=|[|.,()\[\]=<>+*&-]))"
 )
 # from lowest to highest precedence
 LEVELS: Final = (
@@ -47,7 +48,8 @@ LEVELS: Final = (
     ("<", "<=", ">", ">="),
     ("|",),
     ("is", "as"),
-    ("+", "&"),
+    ("+", "-", "&"),
+    ("*", "mod"),
 )
 ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
 
@@ -155,7 +157,7 @@ class _Parser:
             return self._call(lambda items, context: items, text)
         if text in definitions.types():
             return lambda items, context: list(filter(_of_resource(text), items))
-        return _member(lambda items, context: items, text.strip("`"))
+        return _Member(lambda items, context: items, text.strip("`"))
 
     def _step(self, before: Expression) -> Expression:
         kind, text = self._next()
@@ -163,7 +165,7 @@ class _Parser:
             raise ValueError(f"unexpected {text!r} after a dot")
         if self._tokens[self._at][1] == "(":
             return self._call(before, text)
-        return _member(before, text.strip("`"))
+        return _Member(before, text.strip("`"))
 
     def _call(self, before: Expression, name: str) -> Expression:
         self._expect("(")
@@ -176,7 +178,7 @@ class _Parser:
             arguments.append(self._level(0))
             self._take(",")
         function = FUNCTIONS.get(name)
-        if function is None:
+        if function is None or (name == "resolve" and self._tokens[self._at][1] != "is"):  # no more than its type is known of a target
             raise ValueError(f"unknown function {name}()")
         return lambda items, context: function(before(items, context), arguments, context)
 
@@ -197,15 +199,19 @@ def _item(before: Expression, index: int) -> Expression:
     return lambda items, context: before(items, context)[index : index + 1]
 
 
-def _member(before: Expression, name: str) -> Expression:
-    def run(items: Items, context: EvaluationContext) -> Items:
-        found: Items = []
-        for item in before(items, context):
-            if isinstance(item, dict):
-                found += member(item, name)
-        return found
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """The element ``name`` of the items of an expression."""
 
-    return run
+    before: Expression
+    name: str
+
+    def __call__(self, items: Items, context: EvaluationContext) -> Items:
+        return [found for item in self.before(items, context) if isinstance(item, dict) for found in member(item, self.name)]
+
+    def of_type(self, kind: str) -> Expression:
+        """The element with this complex type, if it is a choice: JSON has the type in the name alone."""
+        return _Member(self.before, self.name + kind)
 
 
 def member(node: dict[str, Any], name: str) -> Items:
@@ -237,6 +243,11 @@ def _choice_types() -> frozenset[str]:
 
 
 def _type_test(word: str, before: Expression, kind: str) -> Expression:
+    if isinstance(before, _Member) and kind in definitions.datatypes():
+        typed = before.of_type(kind)
+        if word == "as":
+            return typed
+        return lambda items, context: [bool(found := before(items, context)) and found == typed(items, context)]
     test = KINDS.get(kind) or _of_resource(kind)
 
     def run(items: Items, context: EvaluationContext) -> Items:
@@ -254,10 +265,16 @@ def _text(item: Any) -> bool:
     return isinstance(item, str)
 
 
+def _date(item: Any) -> bool:
+    return isinstance(item, str) and fhir_dates.parse(item) is not None
+
+
 KINDS: Final[dict[str, Callable[[Any], bool]]] = {
     "Boolean": lambda item: isinstance(item, bool),
     "decimal": lambda item: isinstance(item, Decimal | int) and not isinstance(item, bool),
     "canonical": _text,
+    "DateTime": _date,
+    "dateTime": _date,
     "uri": _text,
     "url": _text,
 }

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fhir_server import fhir_dates
 from fhir_server.fhir_dates import FhirDate
+from fhir_server.resources.references import type_at_end
 
 Items = list[Any]
 Lazy = Callable[[], Items]
@@ -126,6 +127,19 @@ def _plus(left: Lazy, right: Lazy) -> Items:
     return [first[0] + second[0]] if first and second else []
 
 
+def _on_numbers(operation: Callable[[Any, Any], Any]) -> Callable[[Lazy, Lazy], Items]:
+    def run(left: Lazy, right: Lazy) -> Items:
+        first, second = left(), right()
+        numbers = [item for item in first[:1] + second[:1] if isinstance(item, int | Decimal) and not isinstance(item, bool)]
+        return [operation(*numbers)] if len(numbers) == 2 else []
+
+    return run
+
+
+def _remainder(dividend: Any, divisor: Any) -> Any:
+    return dividend % divisor if divisor else 0
+
+
 def _concatenate(left: Lazy, right: Lazy) -> Items:
     return ["".join(str(item) for item in left()[:1] + right()[:1])]
 
@@ -145,7 +159,10 @@ BINARY: Final[dict[str, Callable[[Lazy, Lazy], Items]]] = {
     "in": _in,
     "contains": lambda left, right: _in(right, left),
     "+": _plus,
+    "-": _on_numbers(lambda a, b: a - b),
     "&": _concatenate,
+    "*": _on_numbers(lambda a, b: a * b),
+    "mod": _on_numbers(_remainder),
 }
 
 
@@ -216,6 +233,13 @@ def _to_integer(items: Items, arguments: list[Any], context: Any) -> Items:
     return [int(items[0])] if items and re.fullmatch(r"[+-]?\d+", str(items[0])) else []
 
 
+def _resolve(items: Items, arguments: list[Any], context: Any) -> Items:
+    """Of each target no more than its type, as far as the reference says it."""
+    texts = [item.get("reference") if isinstance(item, dict) else item for item in items]
+    types = [type_at_end(text) for text in texts if isinstance(text, str)]
+    return [{"resourceType": type} for type in types if type]
+
+
 def _call(items: Items, arguments: list[Any], context: Any) -> Items:
     found: Items = arguments[0](context.this, context)
     return found
@@ -235,12 +259,14 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "iif": _iif,
     "intersect": lambda items, arguments, context: [i for i in distinct(items) if i in _call(items, arguments, context)],
     "isDistinct": lambda items, arguments, context: [len(distinct(items)) == len(items)],
+    "length": _on_text(lambda text, given: len(text)),
     "matches": _text_predicate(lambda text, pattern: re.search(pattern, text) is not None),
     "not": lambda items, arguments, context: _boolean(None if truth(items) is None else not truth(items)),
     "replaceMatches": _on_text(lambda text, given: re.sub(given[0], given[1], text)),
     "select": lambda items, arguments, context: [found for item in items for found in _each(item, arguments, context)],
     "startsWith": _text_predicate(lambda text, start: text.startswith(start)),
-    "substring": _on_text(lambda text, given: text[given[0] :]),
+    "resolve": _resolve,
+    "substring": _on_text(lambda text, given: text[given[0] : given[0] + given[1] if given[1:] else None]),
     "tail": lambda items, arguments, context: items[1:],
     "toInteger": _to_integer,
     "toString": lambda items, arguments, context: [str(item) for item in items[:1]],

@@ -24,7 +24,7 @@ NOT_ENFORCED: Final[Mapping[str, str]] = {
     "ppc-3": "as ppc-2",
     "ppc-4": "as ppc-2",
     "ppc-5": "as ppc-2",
-    "ref-1": "checked with the reference's targets (_reference.py)",
+    "ref-1": "checked with the reference's targets (reference_targets.py)",
     "txt-1": "checked with the datatype xhtml (xhtml.py)",
     "txt-2": "checked with the datatype xhtml (xhtml.py)",
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server.errors import Issue
 from fhir_server.resources._compile import resource_shape
-from fhir_server.resources._context import TooManyIssuesError, ValidationRun
+from fhir_server.resources.validation_run import TooManyIssuesError, ValidationRun
 
 
 def check(name: str, resource: Any) -> tuple[Issue, ...]:

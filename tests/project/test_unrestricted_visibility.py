@@ -15,6 +15,7 @@ CALLERS = {
     "maintenance/export.py _export_type": "exports the store for its operator",
     "maintenance/relabel.py _relabel_page": "labels every row again",
     "packages/loading.py _all_with": "finds what the operator's packages have stored under a URL",
+    "packages/profile_source.py _packaged_rows": "reads the definitions of the operator's packages, which are the same for all callers",
     "maintenance/unclassified.py _rows": "counts unknown codes for the operator",
 }
 

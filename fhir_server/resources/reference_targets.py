@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fhir_server.resources import definitions
-from fhir_server.resources._context import Place, ValidationRun, quote
 from fhir_server.resources.references import LiteralReference, parse_reference
+from fhir_server.resources.validation_run import Place, ValidationRun, quote
 
 Check = Callable[[dict[str, Any], Place, ValidationRun], None]
 

@@ -1,0 +1,1 @@
+"""Profiles: what they demand, and that it is demanded."""
