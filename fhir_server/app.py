@@ -70,6 +70,7 @@ from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
+from fhir_server.writing.indexing_steps import keep_indexing
 from fhir_server.writing.parser import Parser
 from fhir_server.writing.relabeling_steps import keep_relabeling
 
@@ -219,10 +220,12 @@ def application(settings: Settings) -> Observed:
         sys.setswitchinterval(_SWITCH_SECONDS)
         count_pending = metrics.set_pending_labels if metrics else _no_report
         relabel = keep_relabeling(components.store, components.labeler, settings.base, count_pending, lambda: not state.is_read_only)
+        index = keep_indexing(components.store, components.labeler, settings.base, components.clock, lambda: not state.is_read_only)
         tasks = [
             asyncio.create_task(state.keep_fresh()),
             asyncio.create_task(_purge_expired(components, state)),
             asyncio.create_task(relabel, name="relabeling"),
+            asyncio.create_task(index, name="indexing of search parameters"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
             asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
         ]

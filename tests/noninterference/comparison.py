@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,9 @@ class Tally:
 
 
 class Twins:
-    """Two servers with the same visible data and different hidden data."""
+    """Two servers with the same visible data and different hidden data.  ``asker`` generates the requests."""
+
+    asker: Callable[[Case, Capability, int], Asker] = Asker
 
     def __init__(
         self, case: Case, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None, thorough: bool = False
@@ -152,7 +154,7 @@ class Twins:
 
         It sends the steady requests, then ``asks`` random requests with hidden writes in between, then the steady requests again.
         """
-        asker = Asker(self.case, capability, seed)
+        asker = self.asker(self.case, capability, seed)
         for ask in asker.steady():
             await self.paged(ask)
         drawn = asker.draw(asks)
