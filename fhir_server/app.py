@@ -55,6 +55,7 @@ from fhir_server.operation.gate import gated
 from fhir_server.operation.state import OperationState
 from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
+from fhir_server.search import zones
 from fhir_server.search.cursors import Cursors
 from fhir_server.sending import Send
 from fhir_server.settings import Settings
@@ -137,6 +138,7 @@ def build_components(
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
     store.key_values.now = clock
+    zones.use(settings.base, settings.search_timezone)
     store = watch_store(store) if watch_store else store
     labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path, settings.codes_path), settings.base)
     resolver = PermissionResolver(policy, settings.base)

@@ -108,7 +108,7 @@ async def examine(settings: Settings, *, backup_days: int | None = None) -> list
     the settings or the store do not let the examination begin.
     """
     policy = policies.load(settings.policy, timezone=settings.timezone)
-    SensitivityCodes.load(settings.ig_path, settings.codes_path)
+    SensitivityCodes.load(settings.ig_path, settings.codes_path, settings.search_timezone)
     settings.require_key()
     while True:
         inspector = inspect(settings.store)
