@@ -12,6 +12,7 @@ from fhir_server.jsontext import dumps, parse
 from fhir_server.resources import definitions
 from fhir_server.search import index, query, words
 from fhir_server.search.composites import composites
+from fhir_server.search.custom_parameters import current
 from fhir_server.search.result_parameters import sortable
 from fhir_server.search.steps import steps
 from tests.noninterference.paired_server import BASE, NOW
@@ -57,18 +58,22 @@ class VariedResources(ResourceMaker):
 
 
 class QueryMaker:
-    """Makes searches whose values are mostly those of the rows; the same seed makes the same ones."""
+    """Makes searches whose values are mostly those of the rows; the same seed makes the same ones.
+
+    They use R4's parameters and the custom ones that are in use.
+    """
 
     def __init__(self, seed: int, resources: Iterable[Json]) -> None:
         self.random = random.Random(seed)
         self._values: dict[tuple[str, str], list[str]] = {}
         self._of_kind: dict[str, list[str]] = {}
         for resource in resources:
-            for entry in index.entries_with_words(resource["resourceType"], parse(dumps(resource)), BASE):
+            type, value = resource["resourceType"], parse(dumps(resource))
+            for entry in (*index.entries(type, value, BASE, current().of(type)), *words.entries(type, value)):
                 if entry.kind == "date" and entry.value[0] == MIN_INSTANT:  # a period without a start
                     continue
                 texts = [_escaped(text) if entry.kind == "string" else text for text in spelled(entry)]
-                self._values.setdefault((resource["resourceType"], entry.param), []).extend(texts)
+                self._values.setdefault((type, entry.param), []).extend(texts)
                 self._of_kind.setdefault(entry.kind, []).extend(texts)
 
     def plain(self) -> list[tuple[str, Pair]]:
@@ -135,7 +140,7 @@ class QueryMaker:
         return self.random.choice(list(self._of_type(type)))
 
     def _reference(self, type: str) -> str | None:
-        found = [code for code, parameter in index.parameters(type).items() if parameter.definition.kind == "reference"]
+        found = [code for code, one in index.parameters(type).items() if one.definition.kind == "reference" and one.targets]
         return self.random.choice(found) if found else None
 
     def _chained(self, type: str, depth: int = 0) -> list[Pair]:

@@ -1,7 +1,7 @@
 """SQLite and MongoDB answer searches as the store in memory does, which evaluates ``search/match.py``: every byte of every page.
 
-By each parameter of each type with each modifier and prefix, by chains, ``_has``, ``_filter``, sorting and includes; as a caller who sees
-everything, and as one from whom sensitive data is hidden.
+By each parameter of each type, also some that an institution has added, with each modifier and prefix, by chains, ``_has``, ``_filter``,
+sorting and includes; as a caller who sees everything, and as one from whom sensitive data is hidden.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from fhir_server.resources import definitions
+from fhir_server.search import parameter_definitions
+from fhir_server.search.custom_parameters import CustomParameters, in_use
 from tests.mongo.shared_mongod import emptied_url
+from tests.noninterference.custom_parameters import define, definitions_of
 from tests.noninterference.paired_server import FEED, NOW, SECOND, Ask, Caller, World, Write
 from tests.properties.query_maker import QueryMaker, VariedResources
 from tests.properties.random_resources import IDS, Json
@@ -20,7 +23,13 @@ from tests.properties.random_resources import IDS, Json
 LIMITED = Caller("limited", "BE", "", client="limited", scope="system/*.cruds")
 QUERIES = 20_000
 PARTS = 10
+CUSTOM = ("Appointment", "Encounter", "Location", "Observation", "Patient")  # the types that have custom parameters, too
 _NOT_STORED = {"AuditEvent"}  # searches of which read the audit log
+
+
+def custom() -> CustomParameters:
+    """Custom parameters that say the same as R4's."""
+    return CustomParameters(frozenset(one for type in CUSTOM for made in definitions_of(type) for one in parameter_definitions.read(made)))
 
 
 def resources(seed: int) -> list[Json]:
@@ -43,11 +52,12 @@ async def compare(urls: tuple[str, ...], number: int, part: int, parts: int, see
             await world.open()
             for place, row in enumerate(rows):
                 await world.write(Write(NOW - 3600 * SECOND + place, row["resourceType"], row["id"], row))
+            await define(world, CUSTOM)
         tokens = [[await world.token(caller) for world in worlds] for caller in (FEED, LIMITED)]
-        maker = QueryMaker(seed, rows)
-        plain = [(type, [pair]) for type, pair in maker.plain()][part::parts]
-        mixed = QueryMaker(part, rows)
-        asked = [*plain, *(mixed.mixed() for _ in range(max(0, number - len(plain))))]
+        with in_use(custom()):
+            plain = [(type, [pair]) for type, pair in QueryMaker(seed, rows).plain()][part::parts]
+            mixed = QueryMaker(part, rows)
+            asked = [*plain, *(mixed.mixed() for _ in range(max(0, number - len(plain))))]
         for turn, (type, pairs) in enumerate(one for one in asked if one[0] not in _NOT_STORED):
             ask = Ask.get("search", type, [*pairs, ("_total", "accurate")])
             answers = [await world.ask(ask, token) for world, token in zip(worlds, tokens[turn % 2], strict=True)]
