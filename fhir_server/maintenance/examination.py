@@ -21,7 +21,7 @@ from fhir_server.smart.core.context import DAY, SECOND
 from fhir_server.smart.core.key_check import check_key
 from fhir_server.store import Store, store_file
 from fhir_server.store.inspection import Identity, Inspector, inspect
-from fhir_server.writing.indexing_steps import is_waiting
+from fhir_server.writing.indexing_steps import progress
 from fhir_server.writing.pending_relabeling import count_pending
 
 _CLOCK_SKEW: Final = 5 * SECOND  # by which the clocks of two servers may differ without a word
@@ -182,10 +182,8 @@ async def _labels(store: Store, settings: Settings, policy: Policy, resources: i
 
 
 async def _indexing(store: Store) -> Finding:
-    if await is_waiting(store):
-        return Finding(
-            "indexing", "note", "New search parameters are refused until stored resources are indexed; a running server is doing that."
-        )
+    if sentence := await progress(store):
+        return Finding("indexing", "note", sentence)
     return Finding("indexing", "ok", "all search parameters are ready")
 
 

@@ -96,6 +96,11 @@ async def _complete(tx: Transaction, work: Indexing) -> None:
     await tx.advance_epoch(None)
 
 
+async def begin_again(tx: Transaction) -> None:
+    """Let what is being indexed begin again: the record of the work names a row, which may be erased."""
+    await tx.set_record(WORK, _KEY, None)
+
+
 async def index_all(store: Store, labeler: Labeler, base: str, now: Callable[[], int]) -> None:
     """Do all that is to be indexed: at the end of a command, so that nothing is refused until a server runs."""
     while await index_next(store, labeler, base, now) is not None:
@@ -116,6 +121,19 @@ async def keep_indexing(
         except Exception:
             _log.exception("New search parameters could not be indexed; the server will try again.")
         await asyncio.sleep(_INTERVAL)
+
+
+async def progress(store: Store) -> str:
+    """How far it is, as a sentence for the operator; "" if nothing is to be indexed."""
+    async with store.snapshot() as snapshot:
+        waiting = [one for one in (await read_definitions(snapshot)).values() if not one.ready]
+        found = dict(await snapshot.records_unfiltered(WORK))
+    if not waiting:
+        return ""
+    names = ", ".join(sorted({f"{one.type}.{one.code}" for definition in waiting for one in definition.parameters}))
+    work = msgspec.json.decode(found[_KEY], type=Indexing) if _KEY in found else None
+    done = f"{work.done} resources are indexed, now {work.types[0]}" if work is not None else "nothing is indexed yet"
+    return f"Searches by {names} are refused until stored resources are indexed; a running server does that ({done})."
 
 
 async def is_waiting(store: Store) -> bool:

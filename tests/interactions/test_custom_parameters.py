@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from fhir_server.writing.indexing_steps import Indexing, index_all, index_next
+from fhir_server.maintenance.erase import ErasedResource, _erase
+from fhir_server.store import Store
+from fhir_server.writing import indexing_steps
+from fhir_server.writing.indexing_steps import WORK, Indexing, index_all, index_next
 from tests.served import Answer, Served, store_url
 
 RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
@@ -44,6 +47,11 @@ def index(served: Served) -> None:
 
 def step(served: Served) -> Indexing | None:
     return served.run(index_next(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock))
+
+
+async def erase_record(store: Store, patient: str) -> list[ErasedResource]:
+    name = ("Patient", patient)
+    return await _erase(store, [name], {name: ""}, patient)
 
 
 def ids(served: Served, query: str) -> list[str]:
@@ -206,6 +214,42 @@ def test_indexing_goes_on_after_the_row_at_its_place_was_deleted(served: Served,
     assert served.request(served.token(), "DELETE", f"Patient/{work.after.id}").status == 204
     index(served)
     assert len(ids(served, "Patient?nickname=jon&_count=50")) == 7 - work.after.id.startswith("p")
+
+
+def test_a_server_does_the_work_and_says_how_far_it_is(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, labeler, base = served.parts.store, served.parts.labeler, served.settings.base
+    monkeypatch.setattr(indexing_steps, "_PAUSE", 0)
+    monkeypatch.setattr(indexing_steps, "_PAGE", 2)
+    for number in range(3):
+        put(served, patient(f"p{number}", "Jonny"))
+    assert served.run(indexing_steps.progress(store)) == ""
+    put(served, definition())
+    assert "Patient.nickname" in served.run(indexing_steps.progress(store))
+    step(served)
+    assert "2 resources are indexed, now Patient" in served.run(indexing_steps.progress(store))
+    assert served.run(indexing_steps.is_waiting(store))
+    with caplog.at_level("INFO"):
+        served.run(indexing_steps._work_off(store, labeler, base, served.parts.clock))
+    assert "Search parameters are ready: Patient.nickname." in caplog.text
+    assert not served.run(indexing_steps.is_waiting(store))
+    assert ids(served, "Patient?nickname=jon") == ["p0", "p1", "p2"]
+
+
+def test_an_erasure_leaves_no_place_in_the_work(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fhir_server.writing.indexing_steps._PAGE", 1)
+    for number in range(3):
+        put(served, patient(f"p{number}", "Jonny"))
+    put(served, definition())
+    work = step(served)
+    assert work is not None
+    assert work.after is not None
+    erased = served.run(erase_record(served.parts.store, work.after.id))
+    assert f"Patient/{work.after.id}" in [one.resource for one in erased]
+    assert served.run(served.parts.store.key_values.list_all(WORK, 0)) == ()
+    index(served)
+    assert len(ids(served, "Patient?nickname=jon&_count=50")) == 3 - work.after.id.startswith("p")
 
 
 @pytest.mark.parametrize("kind", ("sqlite", "mongodb"))

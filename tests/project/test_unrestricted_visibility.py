@@ -15,6 +15,7 @@ CALLERS = {
     "maintenance/export.py _export_type": "exports the store for its operator",
     "maintenance/relabel.py _relabel_page": "labels every row again",
     "packages/loading.py _all_with": "finds what the operator's packages have stored under a URL",
+    "writing/indexing_steps.py _index_page": "gives every row the index entries of new search parameters",
     "maintenance/unclassified.py _rows": "counts unknown codes for the operator",
 }
 
