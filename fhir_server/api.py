@@ -32,6 +32,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.memory import WorkingMemory
 from fhir_server.request_ids import request_id
 from fhir_server.resources import catalog, definitions
+from fhir_server.search.custom_parameters import NONE, in_use
 from fhir_server.sending import Send, send_response
 from fhir_server.smart.accounts.session_use import AppUse
 from fhir_server.smart.core.context import SmartContext
@@ -107,6 +108,7 @@ class FhirApi:
         self._audit_log = audit_log
         self._limits = limits
         self._documents = documents
+        self._custom = NONE
         self._smart = smart
         self._formats = Formats(service.parser)
         self._memory = WorkingMemory(limits.memory)
@@ -272,7 +274,10 @@ class FhirApi:
                 await self._service.authenticate(request, audit)
             raise
         if document is not None:
-            found = document(request)
+            with suppress(Problem):  # documents are also given out while the store cannot be reached
+                self._custom = await self._service.custom_parameters()
+            with in_use(self._custom):
+                found = document(request)
             return found if found.status == 304 else await self._formats.document(request, found, format_of_errors(request))
         media = require_acceptable(request, route.media)
         if route.method != ("GET" if request.method == "HEAD" else request.method):

@@ -56,6 +56,7 @@ from fhir_server.operation.state import OperationState
 from fhir_server.packages.validator import ProfileValidator, required_of
 from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
+from fhir_server.search import zones
 from fhir_server.search.cursors import Cursors
 from fhir_server.sending import Send
 from fhir_server.settings import Settings
@@ -71,6 +72,7 @@ from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
+from fhir_server.writing.indexing_steps import keep_indexing
 from fhir_server.writing.parser import Parser
 from fhir_server.writing.relabeling_steps import keep_relabeling
 
@@ -137,6 +139,7 @@ def build_components(
     policy = policies.load(settings.policy, timezone=settings.timezone)
     store = open_store(settings.store)
     store.key_values.now = clock
+    zones.use(settings.base, settings.search_timezone)
     store = watch_store(store) if watch_store else store
     labeler = Labeler(policy, SensitivityCodes.load(settings.ig_path, settings.codes_path), settings.base)
     resolver = PermissionResolver(policy, settings.base)
@@ -226,10 +229,12 @@ def application(settings: Settings) -> Observed:
         sys.setswitchinterval(_SWITCH_SECONDS)
         count_pending = metrics.set_pending_labels if metrics else _no_report
         relabel = keep_relabeling(components.store, components.labeler, settings.base, count_pending, lambda: not state.is_read_only)
+        index = keep_indexing(components.store, components.labeler, settings.base, components.clock, lambda: not state.is_read_only)
         tasks = [
             asyncio.create_task(state.keep_fresh()),
             asyncio.create_task(_purge_expired(components, state)),
             asyncio.create_task(relabel, name="relabeling"),
+            asyncio.create_task(index, name="indexing of search parameters"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
             asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
         ]

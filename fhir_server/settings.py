@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fhir_server.clock import Clock, fixed_clock, system_clock
 
@@ -74,6 +75,7 @@ class Settings:
     max_response_bytes      maximum size of these resources, in bytes
     max_working_bytes       maximum bytes of large bodies and answers that one server process works on at a time
     max_bundle_entries  maximum number of entries in a batch or transaction
+    search_timezone     IANA time zone of dates without one, in resources and in searches
     search_handling     a parameter that the server does not know, in a request that does not say so by ``Prefer: handling=``:
                 ``strict`` refuses it, ``lenient`` ignores it and says so
     required_profiles   profiles that each resource of a type must meet: ``Type=URL``, separated by blanks; empty: none
@@ -127,6 +129,7 @@ class Settings:
     search_handling: Literal["strict", "lenient"] = "strict"
     required_profiles: str = ""
     unknown_profiles: Literal["accept", "refuse"] = "accept"
+    search_timezone: str = "UTC"
     max_working_bytes: int = 192 * 1024 * 1024
     second_factor: str = ""
     staff_apps: str = "approved"
@@ -250,11 +253,19 @@ def _check(settings: Settings) -> Settings:
         raise ValueError("FHIR_SERVER_CLOCK is not allowed in production mode: ages must follow the real clock.")
     if settings.clock:
         _require_instant(settings.clock)
+    _require_zone(settings.search_timezone)
     if not settings.origin.startswith(("http://", "https://")) or settings.origin.endswith("/"):
         raise ValueError("FHIR_SERVER_ORIGIN must be scheme://host[:port] without a trailing slash.")
     if settings.mode == "production" and settings.origin.startswith("http:") and not _LOOPBACK.fullmatch(settings.origin):
         raise ValueError("FHIR_SERVER_ORIGIN must be https in production, because cookies and tokens must be sent encrypted.")
     return settings
+
+
+def _require_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"FHIR_SERVER_SEARCH_TIMEZONE must be a time zone such as America/New_York, not {name!r}.") from None
 
 
 def _require_instant(text: str) -> None:

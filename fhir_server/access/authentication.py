@@ -58,7 +58,7 @@ class Authenticator:
             raise Problem("unauthenticated", "The access token is not valid.")
         if principal.administers:
             raise Problem("forbidden", "This access token is for the administration of accounts, not for FHIR.")
-        permissions = self._cache[key] = await self._resolver.resolve(snapshot, principal, now)
+        permissions = self._cache[key] = await self._resolver.resolve(snapshot, principal, now, is_committed=True)
         self._cache.move_to_end(key)
         if len(self._cache) > _CACHE_SIZE:
             self._cache.popitem(last=False)

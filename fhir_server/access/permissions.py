@@ -21,6 +21,7 @@ from fhir_server.consent.visibility_classes import VisibilityClass
 from fhir_server.errors import Problem
 from fhir_server.resources import COMMON_DATA_CLASSES, catalog
 from fhir_server.search import hidden_references, index, match, scope_conditions
+from fhir_server.search.custom_parameters import NONE, CustomParameters
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, IdIs, Not, RefersTo
 from fhir_server.search.rows import SearchableRow
 from fhir_server.search.visibility import Visibility, VisibilityClause
@@ -57,7 +58,7 @@ class Permissions:
     which rows name the caller.  ``denied``: the ``Type/id`` of rows that a restriction withholds from the caller.
     ``base``: the FHIR base URL, needed to parse the search parameters inside scopes.  ``visible_targets``: the visible
     rows among those that conditions in scopes refer to.  ``pending``: all marks of rows that are still to be labeled again, and
-    ``hidden`` those whose rows are hidden from the caller until then.
+    ``hidden`` those whose rows are hidden from the caller until then.  ``parameters``: the search parameters that the store adds to R4's.
     """
 
     principal: Principal
@@ -73,6 +74,7 @@ class Permissions:
     visible_targets: frozenset[str] = frozenset()
     pending: tuple[PendingRows, ...] = ()
     hidden: HiddenRows = NOTHING_HIDDEN
+    parameters: CustomParameters = NONE
 
     def __post_init__(self) -> None:
         for cache in ("_clauses", "_admitted", "_conditions", "_scopes"):

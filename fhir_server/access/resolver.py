@@ -13,6 +13,7 @@ from typing import Any
 from fhir_server import jsontext
 from fhir_server.access.pending_labels import PendingLabels, hidden_from
 from fhir_server.access.permissions import AdmittedClasses, Permissions, patient_context
+from fhir_server.access.stored_parameters import StoredParameters
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import decision, relationships
 from fhir_server.consent.decision import Actor
@@ -69,10 +70,14 @@ class PermissionResolver:
         self._base = base
         self.timezone = policy.timezone
         self._pending_labels = PendingLabels()
+        self._stored_parameters = StoredParameters()
         self._cache: dict[tuple[Actor, frozenset[str]], tuple[tuple[str, ...], AdmittedClasses]] = {}
 
-    async def resolve(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
-        """The permissions of this principal at ``now`` (microseconds).  Without an actor nothing is visible."""
+    async def resolve(self, snapshot: Snapshot, principal: Principal, now: int, *, is_committed: bool = False) -> Permissions:
+        """The permissions of this principal at ``now`` (microseconds).  Without an actor nothing is visible.
+
+        ``is_committed``: the snapshot is not that of a transaction.
+        """
         epoch = await snapshot.permission_epoch(patient_context(principal))
         keys = await snapshot.classes()
         pending = await self._pending_labels.read(snapshot)
@@ -91,6 +96,7 @@ class PermissionResolver:
             base=self._base,
             policy=self._policy,
             pending=pending,
+            parameters=await self._stored_parameters.read(snapshot, epoch.security, is_committed=is_committed),
         )
         if pending and not permissions.sees_everything:
             permissions = replace(permissions, hidden=hidden_from(pending, self._policy, caller.actor, principal.withheld_labels))

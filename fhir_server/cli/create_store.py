@@ -55,5 +55,5 @@ async def _begin(components: Components) -> None:
 async def record_labeling(components: Components) -> None:
     """Record that all resources have labels of the lists in use."""
     settings = components.settings
-    digest = labeling_digest(components.policy, settings.ig_path, settings.codes_path)
+    digest = labeling_digest(components.policy, settings.ig_path, settings.codes_path, settings.search_timezone)
     await record_fact(components.store, LabelingFact(digest, components.clock()))

@@ -13,6 +13,7 @@ from fhir_server.packages.archive import Package, read_archive
 from fhir_server.packages.loading import AddReport, Packages
 from fhir_server.packages.product import NAMES, product_package
 from fhir_server.smart.core.security_events import SecurityEvent
+from fhir_server.writing.indexing_steps import index_all
 
 
 @main.group()
@@ -31,8 +32,15 @@ def add_package(file: str) -> None:
     """
     read = _read(file)
     event = SecurityEvent("add-package", detail={"package": read.label})
-    report = run_with_components(with_audit_event(lambda parts: packages_of(parts).add(read), event), changes_records=True)
+    report = run_with_components(with_audit_event(lambda parts: _added(parts, read), event), changes_records=True)
     _print(read, report)
+
+
+async def _added(parts: Components, package: Package) -> AddReport:
+    """Add a package, and index what is stored by the search parameters that it brings."""
+    report = await packages_of(parts).add(package)
+    await index_all(parts.store, parts.labeler, parts.settings.base, parts.clock)
+    return report
 
 
 def _read(file: str) -> Package:
@@ -46,6 +54,8 @@ def _print(read: Package, report: AddReport) -> None:
     click.echo(f"{read.label}: {report.stored} stored, {report.present} already there, {len(report.refused)} refused.")
     for name, reason in report.refused:
         click.echo(f"  refused: {name}: {reason}", err=True)
+    for id, reason in report.unused:
+        click.echo(f"  not used in searches: SearchParameter/{id}: {reason}", err=True)
     for label in report.missing:
         click.echo(f"  it depends on {label}, which is not here", err=True)
 

@@ -96,7 +96,7 @@ async def _prepare(components: Components) -> None:
     await components.prepare()
     settings = components.settings
     fact = await find_fact(components.store, LabelingFact)
-    if fact is None or fact.digest != labeling_digest(components.policy, settings.ig_path, settings.codes_path):
+    if fact is None or fact.digest != labeling_digest(components.policy, settings.ig_path, settings.codes_path, settings.search_timezone):
         click.echo("Warning: resources may have labels of other code lists than those in use; run fhir-server relabel.", err=True)
 
 

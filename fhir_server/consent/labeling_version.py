@@ -19,11 +19,11 @@ from fhir_server.package_data import data_folder
 LABELER_VERSION: Final = 5
 
 
-def labeling_digest(policy: Policy, lists: Path | str = "", own: Path | str = "") -> str:
+def labeling_digest(policy: Policy, lists: Path | str = "", own: Path | str = "", zone: str = "UTC") -> str:
     """Return the digest of everything that labels depend on.
 
-    ``lists``: folder of the lists ("": the package's ``ig``); ``own``: folder of the institution's lists ("": none).  Rules that
-    only decide who sees which label are not part of it: they count at once.
+    ``lists``: folder of the lists ("": the package's ``ig``); ``own``: folder of the institution's lists ("": none); ``zone``: the zone
+    with which dates are indexed.  Rules that only decide who sees which label are not part of it: they count at once.
     """
     folder = Path(lists) if lists else data_folder("ig")
     files = [*folder.glob("valuesets/*.json"), folder / "words.json", *data_folder("ig").glob("elements/*.csv")]
@@ -33,4 +33,6 @@ def labeling_digest(policy: Policy, lists: Path | str = "", own: Path | str = ""
         digest.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
     redactions = sorted((data, sorted(elements)) for data, elements in policy.redactions.items())
     digest.update(msgspec.json.encode((redactions, sorted(policy.holds))))
+    if zone != "UTC":
+        digest.update(zone.encode())
     return digest.hexdigest()[:32]

@@ -5,7 +5,7 @@ It is the same for all callers.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import fhir_server
@@ -13,7 +13,8 @@ from fhir_server.clock import instant_text
 from fhir_server.interactions.patch import FORMATS
 from fhir_server.interactions.registry import REGISTRY
 from fhir_server.resources import catalog, definitions
-from fhir_server.search import index
+from fhir_server.search import custom_parameters, index
+from fhir_server.search.custom_parameters import CustomParameters
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
@@ -115,8 +116,12 @@ def _operations(type: str) -> list[dict[str, str]]:
     return [{"name": name, "definition": definition} for definition, name in found.items()]
 
 
-@cache
 def _reverse_includes() -> dict[str, list[str]]:
+    return _reverse_includes_with(custom_parameters.current())
+
+
+@lru_cache(maxsize=4)
+def _reverse_includes_with(_: CustomParameters) -> dict[str, list[str]]:
     """By type: the reference parameters that are about some types only, and whose targets include it, as ``Type:code``."""
     parameters: dict[str, list[str]] = {type: [] for type in catalog()}
     for other in sorted(catalog()):

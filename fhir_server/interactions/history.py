@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import tzinfo
 from typing import Final
 
 from fhir_server.access.view import View, VisibleVersion
@@ -15,6 +16,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
 from fhir_server.search.parameter_types.date import interval
 from fhir_server.search.rows import STALE_LINK, Position
+from fhir_server.search.zones import zone_of
 
 _PARAMETERS: Final = frozenset({"_count", "_since", "_at", "_sort", "_page", "_format", "_pretty"})
 _DEFAULT_COUNT: Final = 50
@@ -29,7 +31,7 @@ async def of_resource(view: View, request: Request, service: Service) -> Respons
     type, id = request.path[:2]
     view.permissions.require(type, "r")
     parameters = _read_parameters(view, request, service)
-    period = _period(parameters.values)
+    period = _period(parameters.values, zone_of(service.base))
     if period.ascending or period.current is not None:
         return await _page(view, service, parameters, period, (type,), id)
     before = _number(parameters.position, id) if parameters.position is not None else None
@@ -45,7 +47,7 @@ async def of_type(view: View, request: Request, service: Service) -> Response:
     """
     view.permissions.require(request.path[0], "r")
     parameters = _read_parameters(view, request, service)
-    return await _page(view, service, parameters, _period(parameters.values), request.path[:1])
+    return await _page(view, service, parameters, _period(parameters.values, zone_of(service.base)), request.path[:1])
 
 
 async def of_system(view: View, request: Request, service: Service) -> Response:
@@ -57,7 +59,7 @@ async def of_system(view: View, request: Request, service: Service) -> Response:
     if not types:
         raise Problem("forbidden", "The scopes of this access token do not cover reading.")
     parameters = _read_parameters(view, request, service)
-    return await _page(view, service, parameters, _period(parameters.values), types)
+    return await _page(view, service, parameters, _period(parameters.values, zone_of(service.base)), types)
 
 
 def _read_parameters(view: View, request: Request, service: Service) -> PagedParameters:
@@ -65,18 +67,18 @@ def _read_parameters(view: View, request: Request, service: Service) -> PagedPar
     return paged_parameters.read(view, request, service, request.query, _PARAMETERS, _DEFAULT_COUNT)
 
 
-def _period(values: dict[str, str]) -> HistoryPeriod:
-    """Which versions are wanted.  Raises Problem ``invalid``."""
+def _period(values: dict[str, str], zone: tzinfo) -> HistoryPeriod:
+    """Which versions are wanted; ``zone``: of dates without one.  Raises Problem ``invalid``."""
     order = values.get("_sort", _NEWEST_FIRST)
     if order not in (_NEWEST_FIRST, _OLDEST_FIRST):
         raise Problem("invalid", f"A history has no order {order!r}. Valid values of _sort: {_NEWEST_FIRST}, {_OLDEST_FIRST}.")
-    since, current = _interval(values, "_since", "an instant"), _interval(values, "_at", "a date or an instant")
+    since, current = _interval(values, "_since", "an instant", zone), _interval(values, "_at", "a date or an instant", zone)
     return HistoryPeriod(since[0] if since else 0, current, order == _OLDEST_FIRST)
 
 
-def _interval(values: dict[str, str], name: str, what: str) -> tuple[int, int] | None:
+def _interval(values: dict[str, str], name: str, what: str, zone: tzinfo) -> tuple[int, int] | None:
     try:
-        return interval(values[name]) if name in values else None
+        return interval(values[name], zone) if name in values else None
     except ValueError:
         raise Problem("invalid", f"{name} must be {what}.") from None
 

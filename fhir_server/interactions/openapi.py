@@ -19,6 +19,7 @@ from fhir_server.interactions.registry import JSON_DOCUMENT, REGISTRY, Served
 from fhir_server.interactions.wording import successes, summary
 from fhir_server.resources import catalog, definitions
 from fhir_server.search import index
+from fhir_server.search.custom_parameters import CustomParameters, current
 from fhir_server.search.result_parameters import CONTROLS
 from fhir_server.search.suggestions import suggestion
 
@@ -47,11 +48,11 @@ def document(base: str, query: Sequence[tuple[str, str]]) -> bytes:
     type = dict(query).get("type", "")
     if type and type not in catalog():
         raise Problem("invalid", f"R4 has no type {type[:80]!r}.{suggestion(type, catalog())}")
-    return _text(base, type)
+    return _text(base, type, current())
 
 
 @lru_cache(32)
-def _text(base: str, type: str) -> bytes:
+def _text(base: str, type: str, _: CustomParameters) -> bytes:
     return json.dumps(openapi(base, type), ensure_ascii=False, separators=(",", ":")).encode()
 
 

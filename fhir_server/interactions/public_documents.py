@@ -1,6 +1,6 @@
 """Documents that need no access token and are the same for all callers: the CapabilityStatement, discovery, the OpenAPI document.
 
-Each is built once for each of its forms.  An ETag lets clients ask whether it has changed.
+Each is built once for each of its forms and each set of search parameters.  An ETag lets clients ask whether it has changed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions.accept import require_acceptable
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.subset import SHAPING, shape_of, subset
+from fhir_server.search.custom_parameters import CustomParameters, current
 from fhir_server.search.suggestions import suggestion
 
 Document = Callable[[Request], Response]
@@ -33,19 +34,19 @@ def metadata(modes: Mapping[str, Build]) -> Document:
     """
 
     @lru_cache(len(modes))
-    def whole(mode: str) -> bytes:
+    def whole(mode: str, _: CustomParameters) -> bytes:
         return _text(modes[mode]())
 
     @lru_cache(_FORMS)
-    def shaped(mode: str, pairs: tuple[tuple[str, str], ...]) -> bytes:
-        return subset(whole(mode), shape_of(pairs))
+    def shaped(mode: str, pairs: tuple[tuple[str, str], ...], custom: CustomParameters) -> bytes:
+        return subset(whole(mode, custom), shape_of(pairs))
 
     def document(request: Request) -> Response:
         require_acceptable(request)
         mode = dict(request.query).get("mode", next(iter(modes)))
         if mode not in modes:
             raise Problem("invalid", f"The CapabilityStatement has no mode {mode[:80]!r}.{suggestion(mode, modes)}")
-        return _answer(request, shaped(mode, tuple(pair for pair in request.query if pair[0] in SHAPING)), JSON)
+        return _answer(request, shaped(mode, tuple(pair for pair in request.query if pair[0] in SHAPING), current()), JSON)
 
     return document
 

@@ -22,6 +22,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import subset
 from fhir_server.interactions.type_pages import read_page
 from fhir_server.search import query as queries
+from fhir_server.search.cursors import PageLink
 from fhir_server.search.query import Query
 from fhir_server.search.rows import Position
 
@@ -68,10 +69,15 @@ async def page(view: View, path: str, query: Query, service: Service) -> list[by
         return bundle_json.searchset(_notes(query), links=links, total=await _count(view, query, service))
     links.append(("first", itself))  # the position of a page is no part of it
     bound = binding(view, service, path, query.applied)
-    after = service.cursors.decrypt(query.cursor, bound) if query.cursor else None
+    after = service.cursors.link(query.cursor, bound) if query.cursor else None
     matches, end, total = await _find(view, query, service, after)
+    if after is not None and (previous := after.previous()) is not None:
+        links.append(("previous", next_link(service, path, query.applied, previous, bound)))
+    elif after is not None and after.is_second:
+        links.append(("previous", itself))
     if end is not None:
-        links.append(("next", next_link(service, path, query.applied, end, bound)))
+        following = after.next(end) if after is not None else PageLink.second(end)
+        links.append(("next", next_link(service, path, query.applied, following, bound)))
     if after is None and end is None:
         total = len(matches)
     total = await _total(view, query, service, total)

@@ -10,6 +10,7 @@ from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.audit_trail import AuditTrail
 from fhir_server.access.authentication import Authenticator, PermissionsChangedError
 from fhir_server.access.permissions import Permissions
+from fhir_server.access.stored_parameters import combined, read_definitions
 from fhir_server.access.view import View
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
@@ -18,8 +19,10 @@ from fhir_server.interactions.messages import AuditContext, RecordedWrite, Reque
 from fhir_server.interactions.profile_claims import ChecksNeededError, ProfileChecks
 from fhir_server.packages.validator import ProfileValidator
 from fhir_server.search.cursors import Cursors
+from fhir_server.search.custom_parameters import CustomParameters, in_use
 from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.writing.parser import Parser
+from fhir_server.writing.search_parameters import SearchParameterFollower
 from fhir_server.writing.writer import ResourceWriter
 
 T = TypeVar("T")
@@ -100,7 +103,8 @@ class Service:
             await audit.store_lines()
         async with self.store.snapshot() as snapshot:
             permissions = await self._permissions(snapshot, request, audit, expected)
-            return await job(View(snapshot, permissions, request.now, audit.shown))
+            with in_use(permissions.parameters):
+                return await job(View(snapshot, permissions, request.now, audit.shown))
 
     async def write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
         """Run ``job`` in a transaction, with the caller's View of this transaction.
@@ -116,9 +120,12 @@ class Service:
 
             async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, RecordedWrite | None]:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
-                writer = ResourceWriter(tx, self.labeler, self.base, request.now, pending=view.permissions.pending)
+                known = view.permissions
+                follower = SearchParameterFollower(tx, known.parameters)
+                writer = ResourceWriter(tx, self.labeler, self.base, request.now, pending=known.pending, parameters=follower)
                 checks.begin()
-                result = await job(WriteContext(view, tx, writer, checks))
+                with in_use(known.parameters):
+                    result = await job(WriteContext(view, tx, writer, checks))
                 checks.require_made()
                 status = result.status if isinstance(result, Response) else 200  # of a transaction
                 return result, audit.with_write(tx, status) if audit.with_write else None
@@ -131,6 +138,11 @@ class Service:
             except ChecksNeededError:
                 await checks.make()
         raise Problem("busy", "The server is busy; try again.")
+
+    async def custom_parameters(self) -> CustomParameters:
+        """The search parameters that the institution has added, for documents that are the same for all callers."""
+        async with self.store.snapshot() as snapshot:
+            return combined((await read_definitions(snapshot)).values())
 
     async def view_in_transaction(self, view: View, tx: Transaction) -> View:
         """The same caller's View after writes of the transaction, with permissions that include the changed data."""

@@ -19,6 +19,7 @@ from fhir_server.maintenance.remnants import remove_remnants
 from fhir_server.smart.accounts import users
 from fhir_server.store import Store, Transaction
 from fhir_server.store.copying import CopySource, ResourceHistory, copy_source
+from fhir_server.writing.indexing_steps import begin_again
 
 _PAGE: Final = 200
 _BATCH: Final = 100  # resources erased in one transaction
@@ -123,6 +124,7 @@ async def _erase(store: Store, names: Sequence[_Name], digests: Mapping[_Name, s
 
     async def erase(transaction: Transaction) -> list[int]:
         counts = [await transaction.erase_unfiltered(*name) for name in names]
+        await begin_again(transaction)
         await transaction.advance_epoch(patient)
         await transaction.advance_epoch(None)
         return counts

@@ -21,6 +21,7 @@ from fhir_server.smart.core.context import DAY, SECOND
 from fhir_server.smart.core.key_check import check_key
 from fhir_server.store import Store, store_file
 from fhir_server.store.inspection import Identity, Inspector, inspect
+from fhir_server.writing.indexing_steps import progress
 from fhir_server.writing.pending_relabeling import count_pending
 
 _CLOCK_SKEW: Final = 5 * SECOND  # by which the clocks of two servers may differ without a word
@@ -107,7 +108,7 @@ async def examine(settings: Settings, *, backup_days: int | None = None) -> list
     the settings or the store do not let the examination begin.
     """
     policy = policies.load(settings.policy, timezone=settings.timezone)
-    SensitivityCodes.load(settings.ig_path, settings.codes_path)
+    SensitivityCodes.load(settings.ig_path, settings.codes_path, settings.search_timezone)
     settings.require_key()
     while True:
         inspector = inspect(settings.store)
@@ -144,6 +145,7 @@ async def _examine(inspector: Inspector, settings: Settings, policy: Policy, bac
     yield await _key(store, settings)
     yield await _labels(store, settings, policy, resources)
     yield await _pending(store)
+    yield await _indexing(store)
     yield await _audit(store, settings)
     yield _references(await unreadable_references(store))
     yield _clock(await inspector.newest(), now)
@@ -177,6 +179,12 @@ async def _labels(store: Store, settings: Settings, policy: Policy, resources: i
     known = "The code lists, the policy or the program have changed since resources were labeled."
     unknown = "It is not recorded with which code lists the resources were labeled."
     return Finding("labels", "problem", f"{known if fact else unknown} Run `fhir-server relabel`.")
+
+
+async def _indexing(store: Store) -> Finding:
+    if sentence := await progress(store):
+        return Finding("indexing", "note", sentence)
+    return Finding("indexing", "ok", "all search parameters are ready")
 
 
 async def _pending(store: Store) -> Finding:

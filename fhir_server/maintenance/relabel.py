@@ -11,7 +11,10 @@ from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.rows import Position
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Store, Transaction
+from fhir_server.writing.indexing_steps import index_all
 from fhir_server.writing.relabeling_steps import relabel_all_pending
+from fhir_server.writing.search_parameters import TYPE as SEARCH_PARAMETER
+from fhir_server.writing.search_parameters import SearchParameterFollower
 from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAGE = 500
@@ -50,6 +53,7 @@ async def relabel_store(store: Store, labeler: Labeler, base: str, now: int) -> 
     more = await _relabel_all(store, LabelingContext(labeler, base, now, keeps_labels=True))
     exact = await _relabel_all(store, LabelingContext(labeler, base, now, keeps_labels=False))
     await store.write(_advance_epoch)
+    await index_all(store, labeler, base, lambda: now)
     return RelabelReport(exact.examined, more.changed + exact.changed)
 
 
@@ -69,12 +73,14 @@ async def _relabel_all(store: Store, context: LabelingContext) -> RelabelReport:
 
 
 async def _relabel_page(context: LabelingContext, type: str, after: Position | None, tx: Transaction) -> _RelabeledPage:
-    writer = ResourceWriter(tx, *context)
+    writer = ResourceWriter(tx, *context, parameters=SearchParameterFollower(tx, refuses=False))
     visibility = Visibility.unrestricted(len(await tx.classes()), context.now)
     page = await tx.find(type, EVERYTHING, visibility, limit=_PAGE, after=after)
     changed = 0
     for row in page.rows:
         changed += await writer.relabel_with_dependents(row, reindexes=not context.keeps_labels)
+        if type == SEARCH_PARAMETER:
+            await writer.take_definition(row)
     return _RelabeledPage(len(page.rows), changed, page.next)
 
 

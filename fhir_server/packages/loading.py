@@ -27,6 +27,7 @@ from fhir_server.search.visibility import Visibility
 from fhir_server.store import Row, Store, Transaction
 from fhir_server.writing.draft import Draft, parse_draft
 from fhir_server.writing.meta import changes_nothing, with_mark
+from fhir_server.writing.search_parameters import SearchParameterFollower
 from fhir_server.writing.writer import ResourceWriter
 
 KIND: Final = "package"
@@ -69,12 +70,14 @@ class AddReport:
 
     ``stored``, ``present``  how many were stored, and how many were there already, from this package or another one
     ``refused``  names of those that are not valid R4, with the reason
+    ``unused``   names of SearchParameters that add no parameter to the server's, with the reason
     ``missing``  the packages that it depends on and that are not in the store, as ``name#version``
     """
 
     stored: int = 0
     present: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
+    unused: list[tuple[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
@@ -98,8 +101,9 @@ class Packages:
         profiles: list[StoredProfile] = []
         servers: list[str] = []
         for drafts in self._portions(package, report):
-            added, stored = await self._store.write(lambda tx, drafts=drafts: self._write(tx, drafts, package.label))  # type: ignore[misc]
+            added, stored, unused = await self._store.write(lambda tx, drafts=drafts: self._write(tx, drafts, package.label))  # type: ignore[misc]
             report.stored += stored
+            report.unused += unused
             report.present += len(drafts) - stored
             rows += added
             profiles += [_profile(draft, row) for row, draft in added.items() if _is_profile(draft.value)]
@@ -153,9 +157,13 @@ class Packages:
         if drafts:
             yield drafts
 
-    async def _write(self, tx: Transaction, drafts: Iterable[Draft], label: str) -> tuple[dict[str, Draft], int]:
-        """Store what is not there.  Returns the package's rows among them, by name, and how many were stored."""
-        writer = ResourceWriter(tx, self._labeler, self._base, self._clock())
+    async def _write(self, tx: Transaction, drafts: Iterable[Draft], label: str) -> tuple[dict[str, Draft], int, list[tuple[str, str]]]:
+        """Store what is not there.
+
+        Returns the package's rows among them, by name, how many were stored, and which SearchParameters add nothing, and why.
+        """
+        follower = SearchParameterFollower(tx, refuses=False)
+        writer = ResourceWriter(tx, self._labeler, self._base, self._clock(), parameters=follower)
         names: dict[str, Draft] = {}
         stored = 0
         for draft in drafts:
@@ -166,7 +174,7 @@ class Packages:
             if current is None or current.interaction == "delete" or not changes_nothing(draft, current.body):
                 await writer.write(draft, id, takes_labels=True, previous=current)
                 stored += 1
-        return names, stored
+        return names, stored, follower.unused
 
     async def _is_of_other_package(self, tx: Transaction, draft: Draft, label: str) -> bool:
         """Whether another package has brought the same definition: the same URL and business version."""

@@ -20,7 +20,7 @@ from fhir_server.search.escaping import split, unescape
 from fhir_server.search.expression import parse
 from fhir_server.search.filters import AnyOf, Filter, IdIs, ReferredBy, RefersToMatch
 from fhir_server.search.implied_systems import element_of
-from fhir_server.search.index import Parameter, parameters
+from fhir_server.search.index import Parameter, parameter, parameters
 from fhir_server.search.limits import MAX_STEPS, require_few_steps
 
 HAS: Final = "_has"
@@ -86,14 +86,15 @@ def condition(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
 def _forward(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     head, _, tail = name.partition(".")
     code, colon, named = head.partition(":")
-    parameter = _reference(type, code)
-    if colon and named not in parameter.targets:
+    reference = _reference(type, code)
+    if colon and named not in reference.targets:
         raise NotInTypeError(f"The parameter {code!r} of {type} does not refer to {named!r}.")
-    types = tuple(one for one in ((named,) if colon else dict.fromkeys(parameter.targets)) if one != _NOT_FOLLOWED)
-    params = parameter.indexed_as.params
+    types = tuple(one for one in ((named,) if colon else dict.fromkeys(reference.targets)) if one != _NOT_FOLLOWED)
+    params = reference.indexed_as.params
     steps: list[Filter] = []
     missing: NotInTypeError | None = None
     for target in types:
+        parameter(target, _code(tail))  # refused if it is not ready: the other types alone would be an answer in part
         if not colon and _code(tail) not in (HAS, LIST, *words.parameters(target), *parameters(target), *composites(target)):
             continue
         count.add(len(params))
@@ -115,23 +116,23 @@ def _reverse(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     _, source, code, tail = parts
     if source not in definitions.types() or source == _NOT_FOLLOWED:
         raise Problem("invalid", f"_has cannot look for {source!r}.")
-    parameter = _reference(source, code)
-    if type not in parameter.targets:
+    reference = _reference(source, code)
+    if type not in reference.targets:
         raise NotInTypeError(f"The parameter {code!r} of {source} does not refer to {type!r}.")
-    params = parameter.indexed_as.params
+    params = reference.indexed_as.params
     count.add(len(params))
     inner = rest(source, tail)
     return _any_of([ReferredBy(source, param, inner) for param in params])
 
 
 def _reference(type: str, code: str) -> Parameter:
-    parameter = parameters(type).get(code)
-    if parameter is None or parameter.definition.kind != "reference":
+    found = parameter(type, code)
+    if found is None or found.definition.kind != "reference":
         raise NotInTypeError(f"{type} has no reference parameter {code!r}.")
-    elements = [element_of(type, branch) for branch in parse(parameter.definition.expression)]
+    elements = [element_of(type, branch) for branch in parse(found.definition.expression)]
     if all(element is not None and {one.code for one in element.types} <= {"canonical", "uri"} for element in elements):
         raise NotInTypeError(f"The parameter {code!r} of {type} holds canonical URLs and cannot be chained.")
-    return parameter
+    return found
 
 
 def _code(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fhir_server.search.composites import Composite, pair_name
 from fhir_server.search.escaping import split
 from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, QuantityIs, TokenIs
@@ -9,12 +11,16 @@ from fhir_server.search.index import indexed_as
 from fhir_server.search.parameter_types import PARAMETER_TYPES, ValueContext
 from fhir_server.search.parameter_types.quantity import in_all_units
 
+_PAIR: Final = 2
+
 
 def condition(type: str, composite: Composite, text: str, context: ValueContext) -> Filter:
     """The condition of one value of an or-list, still escaped.  Raises ValueError that says what is wrong."""
     parts = split(text, "$")
-    if len(parts) != 2 or not all(parts):
-        raise ValueError("it is written code$value")
+    if len(parts) != len(composite.definition.components) or not all(parts):
+        raise ValueError("it is written " + "$".join(["code", *["value"] * (len(composite.definition.components) - 1)]))
+    if composite.of_row is not None and len(parts) > _PAIR:
+        return _of_row(type, composite, parts, context)
     code = PARAMETER_TYPES["token"].parse_value(parts[0], context)
     value = composite.value.parse_value(parts[1], context)
     if not isinstance(code, TokenIs) or not code.code:
@@ -30,6 +36,15 @@ def condition(type: str, composite: Composite, text: str, context: ValueContext)
         name = pair_name(composite.entries_of, code.system, code.code)
         found.append(_any_of([Has(name, one) for one in values]))
     return _any_of(found)
+
+
+def _of_row(type: str, composite: Composite, parts: list[str], context: ValueContext) -> Filter:
+    """The condition on a row that has one of each of the elements."""
+    found: list[Filter] = []
+    for param, (kind, _), part in zip(composite.of_row or (), composite.definition.components, parts, strict=True):
+        predicate = PARAMETER_TYPES[kind].parse_value(part, context)
+        found.append(_any_of([Has(one, predicate) for one in indexed_as(type, param).params]))
+    return AllOf(tuple(found))
 
 
 def _any_of(parts: list[Filter]) -> Filter:

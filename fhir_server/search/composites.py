@@ -23,7 +23,7 @@ from fhir_server.search.rows import Entry
 
 ANY_SYSTEM: Final = "*"
 _VALUES: Final = frozenset({"token", "quantity", "reference"})
-# Parameters of a row's one code and one value, whose conditions together are those of a composite.
+# Parameters of a row's one code and values of which it has one each, whose conditions together are those of a composite.
 _OF_ROW: Final = {
     ("Observation", "code-value-concept"): ("code", "value-concept"),
     ("Observation", "code-value-date"): ("code", "value-date"),
@@ -31,6 +31,8 @@ _OF_ROW: Final = {
     ("Observation", "code-value-string"): ("code", "value-string"),
     ("Observation", "combo-code-value-concept"): ("code", "value-concept"),
     ("Observation", "combo-code-value-quantity"): ("code", "value-quantity"),
+    ("MolecularSequence", "chromosome-window-coordinate"): ("chromosome", "window-start", "window-end"),
+    ("MolecularSequence", "referenceseqid-window-coordinate"): ("referenceseqid", "window-start", "window-end"),
 }
 # Parameters that are answered by the entries of another one.
 _ENTRIES_OF: Final = {
@@ -45,13 +47,13 @@ _COMPONENTS: Final = {("DocumentReference", "relationship"): (("token", "code"),
 class Composite:
     """A supported composite parameter.
 
-    ``of_row``      the parameters of the row's own code and value, or None
+    ``of_row``      the parameters of the row's own code and values, or None
     ``entries_of``  the name under which pairs of repeated elements are indexed, or ""
     ``value``       the type of the second part
     """
 
     definition: SearchParameter
-    of_row: tuple[str, str] | None
+    of_row: tuple[str, ...] | None
     entries_of: str
     value: ParameterType
 
@@ -123,6 +125,8 @@ def _composite(type: str, definition: SearchParameter) -> Composite | None:
     definition = replace(definition, components=_COMPONENTS.get((type, definition.code), definition.components))
     kinds = tuple(kind for kind, _ in definition.components)
     of_row, repeated = _OF_ROW.get((type, definition.code)), _repeated(definition)
+    if of_row is not None and len(of_row) == len(kinds) > 2:
+        return Composite(definition, of_row, "", PARAMETER_TYPES[kinds[1]])
     if len(kinds) != 2 or kinds[0] != "token" or (len(repeated) < len(parse(definition.expression)) and of_row is None):
         return None
     if repeated and kinds[1] not in _VALUES:

@@ -32,7 +32,7 @@ from fhir_server.search.filters import (
     TokenIs,
 )
 from fhir_server.search.implied_systems import element_of, implied_systems
-from fhir_server.search.index import Parameter, parameters
+from fhir_server.search.index import Parameter, parameter, parameters
 from fhir_server.search.owners import with_owners
 from fhir_server.search.parameter_types import ValueContext
 from fhir_server.search.parameter_types.quantity import in_all_units, require_few_quantities
@@ -89,7 +89,7 @@ def _criterion(type: str, name: str, value: str, now: int, base: str, *, is_of_f
 
 def _plain(type: str, name: str, value: str, now: int, base: str, *, is_of_filter: bool = False) -> Filter:
     code, _, modifier = name.partition(":")
-    parameter = parameters(type).get(code)
+    known = parameter(type, code)
     if code == chained.LIST and ":" in name:
         raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
     if code == chained.LIST:
@@ -98,18 +98,18 @@ def _plain(type: str, name: str, value: str, now: int, base: str, *, is_of_filte
         if ":" in name:
             raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
         return _valued(name, value, lambda: word_criteria.condition(code, value))
-    if parameter is None:
+    if known is None:
         composite = composites(type).get(code)
         if composite is not None and ":" not in name:
             return _valued(name, value, lambda: _composite(type, composite, value, now, base))
         if composite is not None:
             raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
-        if code in UNSUPPORTED_NARROWING or any(known.code == code for known in definitions.search_parameters(type)):
+        if code in UNSUPPORTED_NARROWING or any(one.code == code for one in definitions.search_parameters(type)):
             raise Problem("invalid", f"The search parameter {code!r} is not supported.")
         raise UnknownParameterError(name)
-    if ":" in name and not (_accepts_modifier(parameter, modifier) or (is_of_filter and modifier == "equal")):
+    if ":" in name and not (_accepts_modifier(known, modifier) or (is_of_filter and modifier == "equal")):
         raise Problem("invalid", f"The search parameter {code!r} does not support the modifier {modifier!r}.")
-    return _valued(name, value, lambda: _condition(parameter, modifier, value, now, base))
+    return _valued(name, value, lambda: _condition(known, modifier, value, now, base))
 
 
 def _valued(name: str, value: str, compile: Callable[[], Filter]) -> Filter:
@@ -147,6 +147,8 @@ def _has_entries(parameter: Parameter, modifier: str) -> bool:
 
     ``of-type``: of all Identifiers with a type; ``identifier``: of all References with one; ``text``: of whatever may have a text.
     """
+    if parameter.datatypes:
+        return not parameter.datatypes.isdisjoint({"of-type": {"Identifier"}, "identifier": {"Reference"}, "text": HAS_TEXT}[modifier])
     branches = parse(parameter.definition.expression)
     if parameter.indexed_as.limit is not None:
         branches = tuple(branch[:-1] for branch in branches)
@@ -161,6 +163,8 @@ def _has_codes(parameter: Parameter) -> bool:
     """Whether its values are codes of which a system is known: the entry has it, or the definition of the element."""
     if parameter.flag or parameter.definition.code == "_id":
         return False
+    if parameter.datatypes:
+        return parameter.datatypes <= _CODED
     for branch in parse(parameter.definition.expression):
         element = element_of(parameter.type, branch)
         types = {one.code for one in element.types} if element is not None else _CODED

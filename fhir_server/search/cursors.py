@@ -6,6 +6,7 @@ The encryption is deterministic (AES-SIV, RFC 5297), so that equal answers have 
 from __future__ import annotations
 
 import base64
+from typing import Final, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -14,7 +15,48 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from fhir_server.errors import Problem
 from fhir_server.search.rows import STALE_LINK, Position
 
+T = TypeVar("T")
 _positions = msgspec.json.Decoder(Position)
+_MAX_EARLIER: Final = 30
+_MAX_EARLIER_BYTES: Final = 1500
+
+
+class PageLink(Position, frozen=True, omit_defaults=True):
+    """The position at which a page begins, and what leads back from it.
+
+    ``number``   the number of the page, from 1 on; 0: it is not known
+    ``earlier``  the positions at which the pages before it began, the nearest last, without the first page, as far as they are kept
+    """
+
+    number: int = 0
+    earlier: tuple[Position, ...] = ()
+
+    @staticmethod
+    def second(end: Position) -> PageLink:
+        """The second page, after the first one, which ends at ``end``."""
+        return PageLink(end.keys, end.id, 2)
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it is the second page."""
+        return self.number == 2
+
+    def next(self, end: Position) -> PageLink:
+        """The page after this one, which ends at ``end``."""
+        earlier = (*self.earlier, Position(self.keys, self.id))[-_MAX_EARLIER:]
+        while earlier and len(msgspec.json.encode(earlier)) > _MAX_EARLIER_BYTES:
+            earlier = earlier[1:]
+        return PageLink(end.keys, end.id, self.number + 1 if self.number else 0, earlier)
+
+    def previous(self) -> PageLink | None:
+        """The page before this one; None if it is the first one or its position was not kept."""
+        if not self.earlier:
+            return None
+        *before, at = self.earlier
+        return PageLink(at.keys, at.id, max(self.number - 1, 0), tuple(before))
+
+
+_links = msgspec.json.Decoder(PageLink)
 
 
 class Cursors:
@@ -32,11 +74,21 @@ class Cursors:
         return base64.urlsafe_b64encode(encrypted).rstrip(b"=").decode()
 
     def decrypt(self, text: str, bound: bytes) -> Position:
-        """The position.  Raises Problem ``invalid``, always with the same text, for any text that is not encrypted for ``bound``."""
+        """The position.  Raises Problem as :meth:`link` does."""
+        return self._decrypted(text, bound, _positions)
+
+    def link(self, text: str, bound: bytes) -> PageLink:
+        """The position, and what leads back from it.
+
+        Raises Problem ``invalid``, always with the same text, for any text that is not encrypted for ``bound``.
+        """
+        return self._decrypted(text, bound, _links)
+
+    def _decrypted(self, text: str, bound: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         try:
             encrypted = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             if base64.urlsafe_b64encode(encrypted).rstrip(b"=").decode() != text:
                 raise ValueError("not in canonical base64url")
-            return _positions.decode(self._cipher.decrypt(encrypted, [bound]))
+            return decoder.decode(self._cipher.decrypt(encrypted, [bound]))
         except (ValueError, InvalidTag):
             raise Problem("invalid", STALE_LINK) from None

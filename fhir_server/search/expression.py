@@ -1,7 +1,7 @@
 """Parses the FHIRPath subset of R4's search parameters; any other expression raises ValueError.
 
-The subset: a union of paths, each a chain of members with casts (``x as T``, ``.as(T)``, ``.ofType(T)``) and the
-filters below (http://hl7.org/fhir/R4/searchparameter-registry.html).
+The subset: a union of paths, each a chain of members with casts (``x as T``, ``.as(T)``, ``.ofType(T)``), ``extension('url')`` and
+the filters below (http://hl7.org/fhir/R4/searchparameter-registry.html).
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ class _Reader:
             steps = self._cast(steps, self.name())
         elif name == "where":
             steps = (*steps, self._condition())
+        elif name == "extension":
+            steps = (*steps, Member("extension"), WhereEquals("url", self.literal()))
         elif name == "exists":
             self.expect(")", "and")
             if self.term() != steps:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from fhir_server.errors import Problem
 from fhir_server.resources import catalog
+from fhir_server.search.custom_parameters import code_of_entries, kind_of_entries
 from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, Present, ReferredBy, RefersTo, RefersToMatch
 from fhir_server.search.index import parameters
 from fhir_server.search.rows import SortKey
@@ -66,6 +67,8 @@ def require_answerable(type: str, where: Filter, sort: tuple[SortKey, ...]) -> N
 
 def _require_answerable(type: str, params: set[str]) -> None:
     for param in sorted(params):
+        if kind_of_entries(param) == "reference":
+            raise Problem("invalid", f"The parameter {code_of_entries(param)!r} supports neither :missing nor _sort.")
         known = parameters(type).get(param)
         if known is not None and known.definition.kind == "reference" and any(_may_hide(type, param, of) for of in known.targets):
             raise Problem("invalid", f"The parameter {param!r} supports neither :missing nor _sort.")

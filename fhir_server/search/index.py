@@ -8,10 +8,12 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
+from fhir_server.errors import Problem
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
-from fhir_server.search import composites, words
+from fhir_server.search import composites, custom_parameters, words
+from fhir_server.search.custom_parameters import CustomParameter, CustomParameters
 from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import TrueUnlessFalse, parse
 from fhir_server.search.parameter_aliases import IndexedAs, index_forms
@@ -35,6 +37,8 @@ class Parameter:
     ``indexed_as``  the parameters whose index entries answer it
     ``targets``     its target types
     ``flag``        whether its expression is true or false for every row; only "true" is indexed
+    ``name``        under which its own index entries are found
+    ``datatypes``   those of the elements that it selects, if it is a custom parameter
     """
 
     type: str
@@ -43,11 +47,40 @@ class Parameter:
     indexed_as: IndexedAs
     targets: tuple[str, ...]
     flag: bool
+    name: str
+    datatypes: frozenset[str] = frozenset()
+
+
+def parameters(type: str) -> Mapping[str, Parameter]:
+    """Code -> parameter of this type that may be used here: R4's and custom ones.  Raises KeyError for a type that R4 does not have."""
+    custom = custom_parameters.current()
+    return _with_custom(type, custom) if custom.ready else r4_parameters(type)
+
+
+def parameter(type: str, code: str) -> Parameter | None:
+    """The parameter with this code, or None.  Raises Problem ``invalid`` for one whose index is not complete yet."""
+    if custom_parameters.current().is_pending(type, code):
+        text = f"The search parameter {code!r} of {type} is not ready: stored resources are being indexed. Try again later."
+        raise Problem("invalid", text)
+    return parameters(type).get(code)
+
+
+@lru_cache(maxsize=1024)
+def _with_custom(type: str, custom: CustomParameters) -> Mapping[str, Parameter]:
+    added = {one.code: _custom(one) for one in custom.of(type) if one in custom.ready}
+    return MappingProxyType({**r4_parameters(type), **added})
+
+
+@lru_cache(maxsize=1024)
+def _custom(one: CustomParameter) -> Parameter:
+    definition = SearchParameter(one.code, one.kind, one.expression, one.targets)
+    kind, form = PARAMETER_TYPES[one.kind], IndexedAs((one.name,))
+    return Parameter(one.type, definition, kind, form, one.targets, flag=False, name=one.name, datatypes=frozenset(one.datatypes))
 
 
 @cache
-def parameters(type: str) -> Mapping[str, Parameter]:
-    """Code -> supported parameter of this type.  Raises KeyError for a type that R4 does not have."""
+def r4_parameters(type: str) -> Mapping[str, Parameter]:
+    """Code -> supported parameter of R4.  Raises KeyError for a type that R4 does not have."""
     supported_parameters = tuple(p for p in definitions.search_parameters(type) if _is_supported(type, p))
     forms = index_forms(supported_parameters)
     return MappingProxyType({p.code: _parameter(type, p, forms[p.code]) for p in supported_parameters})
@@ -65,7 +98,7 @@ def indexed_as(type: str, param: str) -> IndexedAs:
     return parameters(type)[param].indexed_as
 
 
-def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, ...]:
+def entries(type: str, resource: Mapping[str, Any], base: str, custom: tuple[CustomParameter, ...] = ()) -> tuple[Entry, ...]:
     """The index entries of a valid resource (as :func:`fhir_server.jsontext.parse` returns it), each with its element's path.
 
     Entries are distinct; a value that occurs twice has an entry for each path. ``_id`` and ``_lastUpdated`` have none, and the caller
@@ -76,6 +109,10 @@ def entries(type: str, resource: Mapping[str, Any], base: str) -> tuple[Entry, .
     for name, value in resource.items():
         for walk in walks.get(name, ()):
             walk(value, (), found)
+    for one in custom:
+        for name, walk in _walks(_custom(one), base):
+            if name in resource:
+                walk(resource[name], (), found)
     found += composites.entries(type, resource, base)
     return tuple(found)
 
@@ -87,20 +124,21 @@ def entries_with_words(type: str, resource: Mapping[str, Any], base: str) -> tup
 
 def targets(type: str, param: str, resource: Mapping[str, Any], base: str) -> tuple[str, ...]:
     """The targets of the resource by reference parameter ``param``, in order; pass only what the caller may see of the resource."""
-    found: Out = []
-    for name, walk in _walks(type, param, base):
-        if name in resource:
-            walk(resource[name], (), found)
-    return tuple(dict.fromkeys(entry.value[0] for entry in found if entry.param == param))
+    return tuple(dict.fromkeys(str(entry.value[0]) for entry in _entries_of(type, param, resource, base)))
 
 
 def reference_texts(type: str, param: str, resource: Mapping[str, Any], base: str) -> tuple[str, ...]:
     """As :func:`targets`, with the references as written: these may name a version."""
+    return tuple(dict.fromkeys(_value_at(resource, entry.path) for entry in _entries_of(type, param, resource, base)))
+
+
+def _entries_of(type: str, param: str, resource: Mapping[str, Any], base: str) -> list[Entry]:
+    known = parameters(type)[param]
     found: Out = []
-    for name, walk in _walks(type, param, base):
+    for name, walk in _walks(known, base):
         if name in resource:
             walk(resource[name], (), found)
-    return tuple(dict.fromkeys(_value_at(resource, entry.path) for entry in found if entry.param == param))
+    return [entry for entry in found if entry.param == known.name]
 
 
 def _value_at(value: Any, path: Path) -> Any:
@@ -116,15 +154,15 @@ def _is_supported(type: str, parameter: SearchParameter) -> bool:
 def _parameter(type: str, definition: SearchParameter, form: IndexedAs) -> Parameter:
     narrowed = (form.limit,) if form.limit else definition.targets
     flag = any(isinstance(step, TrueUnlessFalse) for branch in parse(definition.expression) for step in branch)
-    return Parameter(type, definition, PARAMETER_TYPES[definition.kind], form, narrowed, flag)
+    return Parameter(type, definition, PARAMETER_TYPES[definition.kind], form, narrowed, flag, definition.code)
 
 
 @lru_cache(maxsize=512)
 def _walks_by_member(type: str, base: str) -> Mapping[str, tuple[Walk, ...]]:
     walks: dict[str, tuple[Walk, ...]] = {}
-    for code, parameter in parameters(type).items():
+    for code, parameter in r4_parameters(type).items():
         if parameter.indexed_as == IndexedAs((code,)) and code not in _NOT_EXTRACTED:
-            for name, walk in _walks(type, code, base):
+            for name, walk in _walks(parameter, base):
                 walks[name] = (*walks.get(name, ()), walk)
         elif parameter.indexed_as.limit is not None:
             for name, walk in _walks_of_limited(type, code):
@@ -133,9 +171,8 @@ def _walks_by_member(type: str, base: str) -> Mapping[str, tuple[Walk, ...]]:
 
 
 @lru_cache(maxsize=4096)
-def _walks(type: str, code: str, base: str) -> tuple[tuple[str, Walk], ...]:
-    parameter = parameters(type)[code]
-    sink = _sink(code, parameter.kind, base)
+def _walks(parameter: Parameter, base: str) -> tuple[tuple[str, Walk], ...]:
+    sink = _sink(parameter.name, parameter.kind, base)
     branches = parse(parameter.definition.expression)
     return tuple(start for branch in branches for start in compile_walk(branch, parameter.kind.suffixes, sink))
 
@@ -145,7 +182,7 @@ def _walks_of_limited(type: str, code: str) -> list[tuple[str, Walk]]:
 
     An identifier alone does not say to what type it belongs; the reference around it may.
     """
-    parameter = parameters(type)[code]
+    parameter = r4_parameters(type)[code]
 
     def sink(value: Any, path: Path, out: Out) -> None:
         for modifier, kind_of_entry, found, below in parameter.kind.extract_more(value):

@@ -8,7 +8,7 @@ from typing import Final, Literal, cast, get_args
 
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
-from fhir_server.search.index import Parameter, parameters
+from fhir_server.search.index import Parameter, parameter, parameters
 from fhir_server.search.limits import MAX_SORT_KEYS, whole_number
 from fhir_server.search.rows import SortKey
 from fhir_server.search.suggestions import suggestion
@@ -121,11 +121,11 @@ def _sort(controls: ResultParameters, value: str) -> list[str]:
         raise Problem("invalid", f"A search may have at most {MAX_SORT_KEYS} sort keys.")
     for text in texts:
         name, descending = text.removeprefix("-"), text.startswith("-")
-        parameter = parameters(controls.types[0]).get(name)
-        if parameter is None or not _is_sortable(parameter):
+        known = parameter(controls.types[0], name)
+        if known is None or not _is_sortable(known):
             controls.unknown_keys.append(name)
             continue
-        keys.append(SortKey(parameter.indexed_as.params[0], parameter.kind.entry, descending))
+        keys.append(SortKey(known.indexed_as.params[0], known.kind.entry, descending))
         applied.append(text)
     controls.sort = tuple(keys)
     return [",".join(applied)] if applied else []
@@ -176,11 +176,11 @@ def include(name: str, value: str, types: tuple[str, ...] | None) -> list[Includ
         raise _malformed(name, value, "it must be Type:parameter, Type:parameter:Target, Type:* or *")
     if rest[0] == "*":
         return _all_of(type)
-    parameter = parameters(type).get(rest[0])
-    if parameter is None or parameter.definition.kind != "reference":
+    known = parameter(type, rest[0])
+    if known is None or known.definition.kind != "reference":
         valid = suggestion(rest[0], [one.param for one in _all_of(type)])
         raise Problem("invalid", f"{type} has no reference parameter {rest[0]!r}.{valid}")
-    if len(rest) == 2 and rest[1] not in parameter.targets:
+    if len(rest) == 2 and rest[1] not in known.targets:
         raise Problem("invalid", f"The parameter {rest[0]!r} of {type} does not refer to {rest[1]!r}.")
     return [Include(type, rest[0], rest[1] if len(rest) == 2 else None)]
 

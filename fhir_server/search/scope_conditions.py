@@ -1,7 +1,7 @@
 """Compiles the condition in a scope (``?category=laboratory``).
 
 A scope is chosen by the app, so its condition is subject to the same restrictions as a search. It has no chains, no ``_has`` and no value
-sets: what a scope covers must follow from a resource itself.
+sets: what a scope covers must follow from a resource itself. It uses R4's search parameters alone, because a custom one may change or end.
 https://hl7.org/fhir/smart-app-launch/STU2.2/scopes-and-launch-context.html#finer-grained-resource-constraints-using-search-parameters
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fhir_server.errors import Problem
-from fhir_server.search import code_sets, hidden_references, query
+from fhir_server.search import code_sets, custom_parameters, hidden_references, query
 from fhir_server.search.filters import Filter
 from fhir_server.search.steps import steps
 
@@ -22,7 +22,8 @@ def condition(type: str, pairs: Sequence[query.Pair], base: str) -> Filter | Non
     would reveal that such resources exist.
     """
     try:
-        where = query.condition(type, pairs, now=0, base=base)
+        with custom_parameters.in_use(custom_parameters.NONE):
+            where = query.condition(type, pairs, now=0, base=base)
     except Problem:
         return None
     return None if any(steps(where)) or any(code_sets.sets(where)) else where

@@ -22,12 +22,14 @@ from fhir_server.consent.security_labels import REPORTED_BY, is_restraint
 from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass, with_target
 from fhir_server.resources import catalog
 from fhir_server.search import index, words
+from fhir_server.search.custom_parameters import kind_of_entries
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionHistory, version_summary
 from fhir_server.store.version_rebase import View, rebased
 from fhir_server.writing.joined_labels import joined
 from fhir_server.writing.meta import INTERNAL_META
 from fhir_server.writing.path_index import PathIndex
+from fhir_server.writing.search_parameters import SearchParameterFollower
 
 _RESTRAINT: Final = frozenset({PHYHOLD})
 
@@ -53,11 +55,12 @@ class _ParsedOnce:
 class RowLabeler:
     """Labels rows within one transaction, and remembers which of them refer to rows that are not yet written.
 
-    ``base``: the FHIR base URL, for absolute references in index entries.
+    ``base``: the FHIR base URL, for absolute references in index entries.  ``parameters``: the custom search parameters.
     """
 
-    def __init__(self, tx: Transaction, labeler: Labeler, base: str) -> None:
+    def __init__(self, tx: Transaction, labeler: Labeler, base: str, parameters: SearchParameterFollower | None = None) -> None:
         self._tx = tx
+        self._parameters = parameters or SearchParameterFollower(tx)
         self._labeler = labeler
         self._base = base
         self._sources: dict[str, LabelSource | None] = {}
@@ -122,7 +125,8 @@ class RowLabeler:
         row = msgspec.structs.replace(row, history=known)
         paths = [*[part.path for part in row.labeled_elements], *[part.path for part in row.guarded_references]]
         apart = {str(path[0]) for path in paths if path}
-        found = (*index.entries(row.type, value, self._base), *words.entries(row.type, value, apart))
+        custom = (await self._parameters.all()).of(row.type)
+        found = (*index.entries(row.type, value, self._base, custom), *words.entries(row.type, value, apart))
         entries = words.merged(await self._with_guarded_classes(_with_class_ids(found, row), row, labels))
         indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
         sources = [source for source in labels.label_sources if source not in indexed]
@@ -192,7 +196,9 @@ class RowLabeler:
         found = []
         for entry in entries:
             if entry.path and entry.path[0] in guarded.members:
-                around = set(guarded.overlapping(entry.path)) - {entry.value[0]}
+                # A URL can also be searched by what it begins with, so the target is not looked up.
+                own = set() if kind_of_entries(entry.param) == "uri" else {entry.value[0]}
+                around = set(guarded.overlapping(entry.path)) - own
                 if around:
                     class_id = await self._guarded_class_id(labels, (entry.class_id,), tuple(sorted(around)))
                     entry = msgspec.structs.replace(entry, class_id=class_id)

@@ -21,6 +21,8 @@ from fhir_server.writing.meta import INTERNAL_META, merged_meta, meta_of
 from fhir_server.writing.pending_relabeling import Backlog
 from fhir_server.writing.propagation import Propagation, history_of
 from fhir_server.writing.row_labeling import RowLabeler
+from fhir_server.writing.search_parameters import TYPE as SEARCH_PARAMETER
+from fhir_server.writing.search_parameters import SearchParameterFollower
 from fhir_server.writing.write_times import time_after
 
 # Rows that propagate labels are stored before rows that inherit them, so that most are labeled correctly at once.
@@ -43,14 +45,24 @@ class ResourceWriter:
 
     ``base``: the FHIR base URL; ``now``: the instant of the request (microseconds).  ``keeps_labels``: what is labeled again keeps the
     labels it is stored with.  ``pending``: the marks of rows whose labels are not up to date, as this transaction sees them.
+    ``parameters``: follows the writes of SearchParameters.
     """
 
     def __init__(
-        self, tx: Transaction, labeler: Labeler, base: str, now: int, keeps_labels: bool = False, *, pending: Iterable[PendingRows] = ()
+        self,
+        tx: Transaction,
+        labeler: Labeler,
+        base: str,
+        now: int,
+        keeps_labels: bool = False,
+        *,
+        pending: Iterable[PendingRows] = (),
+        parameters: SearchParameterFollower | None = None,
     ) -> None:
         self._tx = tx
         self._now = now
-        self._rows = RowLabeler(tx, labeler, base)
+        self._parameters = parameters or SearchParameterFollower(tx)
+        self._rows = RowLabeler(tx, labeler, base, self._parameters)
         self._propagation = Propagation(tx, labeler, self._rows, Backlog(tx, labeler.propagates_labels, pending), keeps_labels)
 
     async def write(self, draft: Draft, id: str, *, takes_labels: bool, previous: Row | None, source: str = "") -> Row:
@@ -73,6 +85,8 @@ class ResourceWriter:
         version, updated = (previous.version + 1, time_after(previous.updated, self._now)) if previous else (1, self._now)
         body, value = _with_id_and_meta(draft, id, versions.version_meta(version, updated), meta)
         row = Row(draft.type, id, version, updated, (), 0, 0, body, interaction="create" if created else "update")
+        if row.type == SEARCH_PARAMETER:
+            await self._parameters.follow(id, value)
         indexed = await self._rows.label(row, value, history_of(previous))
         await self._tx.put(indexed)
         await self._after_write(indexed, previous)
@@ -94,6 +108,8 @@ class ResourceWriter:
         history = version_summary.following(history_of(current), versions.version_digest(deletion))
         deletion = msgspec.structs.replace(deletion, history=history)
         await self._tx.delete(deletion)
+        if current.type == SEARCH_PARAMETER:
+            await self._parameters.follow(current.id, None)
         await self._after_write(IndexedRow(deletion), current)
         return deletion
 
@@ -106,6 +122,10 @@ class ResourceWriter:
         if changed:
             await self._propagation.relabel_dependents(f"{row.type}/{row.id}")
         return changed
+
+    async def take_definition(self, row: Row) -> None:
+        """Take what a stored SearchParameter adds, if it was stored by a version of the server that did not use them."""
+        await self._parameters.follow(row.id, jsontext.parse(row.body))
 
     async def relabel_pending(self) -> None:
         """Label the rows again that were labeled before a row from which they inherit was written; await this last."""

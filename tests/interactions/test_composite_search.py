@@ -12,6 +12,7 @@ from tests.filled import filled, served_with
 from tests.served import Served
 
 _LOINC, _UCUM, _ICD = "http://loinc.org", "http://unitsofmeasure.org", "http://hl7.org/fhir/sid/icd-10-cm"
+_CHROMOSOMES = "http://terminology.hl7.org/CodeSystem/chromosome-human"
 _TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 _LATER = [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2030-01-01T00:00:00Z"}]
 
@@ -164,3 +165,28 @@ def test_resources_of_an_earlier_version_are_found_after_relabel(monkeypatch: py
     report = server.run(relabel_store(server.parts.store, server.parts.labeler, server.settings.base, server.parts.clock()))
     assert _found(server, feed, path) == {"high", "of-screen"} and report.changed == 0
     server.close()
+
+
+def test_windows_of_a_reference_sequence_are_found_by_what_they_are_of_and_both_ends() -> None:
+    served = Served(seeds=False)
+    feed = served.token()
+    rows = {"one": ("1", 100, 200), "wide": ("1", 50, 400), "other": ("2", 100, 200), "named": ("NC_2", 100, 200)}
+    for id, (name, start, end) in rows.items():
+        reference = {"windowStart": start, "windowEnd": end, "orientation": "sense"}
+        if name.isdigit():
+            reference |= {"chromosome": _code(name, _CHROMOSOMES), "genomeBuild": "GRCh 37"}
+        else:
+            reference |= {"referenceSeqId": _code(name)}
+        body = {"resourceType": "MolecularSequence", "id": id, "coordinateSystem": 0, "referenceSeq": reference}
+        answer = served.request(feed, "PUT", f"MolecularSequence/{id}", body=body)
+        assert answer.status == 201, answer.body
+    for query, found in (
+        ("chromosome-window-coordinate=1$gt60$lt300", ["one"]), ("chromosome-window-coordinate=1$50$400", ["wide"]),
+        ("chromosome-window-coordinate=1$le100$ge200", ["one", "wide"]), ("chromosome-window-coordinate=3$ge1$ge1", []),
+        ("chromosome-window-coordinate=1$50$400,2$100$200", ["other", "wide"]),
+        ("referenceseqid-window-coordinate=NC_2$100$200", ["named"]),
+    ):  # fmt: skip
+        assert sorted(served.get(feed, f"MolecularSequence?{query}").ids()) == found, query
+    for query in ("chromosome-window-coordinate=1$5", "chromosome-window-coordinate=1$x$3", "chromosome-variant-coordinate=1$1$2"):
+        assert served.get(feed, f"MolecularSequence?{query}").status == 400, query
+    served.close()

@@ -77,7 +77,20 @@ def test_whole_store_passes_and_each_subject_has_a_sentence(filled: Served, run:
     shown = run("doctor")
     assert shown.exit_code == 0, shown.output
     said = sentences(shown)
-    assert list(said) == ["policy", "integrity", "schema", "store", "key", "labels", "pending", "audit", "references", "clock", "backup"]
+    assert list(said) == [
+        "policy",
+        "integrity",
+        "schema",
+        "store",
+        "key",
+        "labels",
+        "pending",
+        "indexing",
+        "audit",
+        "references",
+        "clock",
+        "backup",
+    ]
     assert "resources" in said["store"] and "lines, chain unbroken" in said["audit"] and "PROBLEM" not in shown.output
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,6 @@ from tests.noninterference.oracle import FACT_NAMES
 from tests.noninterference.paired_server import BASE, FEED, MINUTE, SECOND, Answer, Ask, World
 from tests.noninterference.request_generator import Asker
 
-_MOST_PAGES = 60
 _CANARY = re.compile(rb"zq[0-9a-f]{9}")
 
 
@@ -54,7 +53,13 @@ class Tally:
 
 
 class Twins:
-    """Two servers with the same visible data and different hidden data."""
+    """Two servers with the same visible data and different hidden data.
+
+    ``asker`` generates the requests; no answer has more pages than ``most_pages``.
+    """
+
+    asker: Callable[[Case, Capability, int], Asker] = Asker
+    most_pages = 60
 
     def __init__(
         self, case: Case, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None, thorough: bool = False
@@ -130,9 +135,12 @@ class Twins:
         while (link := answers[-1].link("next")) is not None:
             path, _, query = link.removeprefix(BASE).lstrip("/").partition("?")
             answers.append(await self.both(Ask(f"{ask.kind}-page", "GET", path, query, tuple(h for h in ask.headers if h[0] == "prefer"))))
-            if len(answers) > _MOST_PAGES:
+            if len(answers) > self.most_pages:
                 raise Leak(self.case, ask, "The pages have no end.")
         _require_whole(self.case, ask, answers)
+        if (back := answers[-1].link("previous")) is not None:
+            path, _, query = back.removeprefix(BASE).lstrip("/").partition("?")
+            await self.both(Ask(f"{ask.kind}-page", "GET", path, query, tuple(h for h in ask.headers if h[0] == "prefer")))
         return answers
 
     async def _exported(self, accepted: Answer) -> None:
@@ -153,7 +161,7 @@ class Twins:
 
         It sends the steady requests, then ``asks`` random requests with hidden writes in between, then the steady requests again.
         """
-        asker = Asker(self.case, capability, seed)
+        asker = self.asker(self.case, capability, seed)
         for ask in asker.steady():
             await self.paged(ask)
         drawn = asker.draw(asks)

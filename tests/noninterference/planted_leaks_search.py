@@ -76,6 +76,18 @@ def a_next_link_promises_hidden_rows(patch: Patch) -> None:
     patch.setattr(View, "find", find)
 
 
+@leak("C05")
+def a_previous_link_leads_over_what_is_stored(patch: Patch) -> None:
+    exact, counted = search.page, sighted(of_record)(View.count)
+
+    async def page(view: View, path: str, query: Any, service: Any) -> list[bytes]:
+        parts = await exact(view, path, query, service)
+        stored = sum([int(await counted(view, type, where)) for type, where in query.conditions.items()])
+        return [part.replace(b'"relation":"previous","url":"', b'"relation":"previous","url":"%d' % stored) for part in parts]
+
+    patch.setattr(search, "page", page)
+
+
 @leak("C06")
 def sort_keys_come_from_hidden_elements_too(patch: Patch) -> None:
     patch.setattr(match, "sort_values", lambda sort, visibility, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))

@@ -67,7 +67,7 @@ def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
         for entry in index.entries_with_words(write.type, write.resource, BASE):
             if "$" in entry.param:  # of a pair, whose parts have entries too
                 continue
-            found.setdefault((write.type, entry.param), {}).update(dict.fromkeys(_spelled(entry)))
+            found.setdefault((write.type, entry.param), {}).update(dict.fromkeys(spelled(entry)))
         stamp = datetime.fromtimestamp(write.at / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S") + "Z"
         if write.at:
             found.setdefault((write.type, "_lastUpdated"), {})[stamp] = None
@@ -75,7 +75,8 @@ def _values(writes: list[Write]) -> dict[tuple[str, str], tuple[str, ...]]:
     return {key: tuple(values) for key, values in found.items()}
 
 
-def _spelled(entry: Entry) -> list[str]:
+def spelled(entry: Entry) -> list[str]:
+    """Return texts by which a search finds an entry, and texts like these."""
     value: Any = entry.value
     match entry.kind:
         case "token":

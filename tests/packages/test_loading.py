@@ -14,6 +14,7 @@ from fhir_server.packages.archive import Package, read_archive
 from fhir_server.packages.loading import AddReport, Packages
 from fhir_server.packages.mark import SYSTEM
 from fhir_server.packages.product import GUIDE, R4, product_package
+from fhir_server.writing.indexing_steps import index_all
 from tests.packages.test_archive import made
 from tests.sample_data import US_CORE, needs_samples, samples
 from tests.served import Served, store_url
@@ -205,3 +206,26 @@ def test_us_core_is_read() -> None:
     url = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-patient"
     assert served.get(served.token(), f"StructureDefinition?url={url}").json["total"] == 1
     served.close()
+
+
+@pytest.mark.skipif(not US_CORE.exists(), reason="the package is not on this machine")
+def test_us_core_s_own_search_parameters_are_served(served: Served) -> None:
+    report = add(served, read_archive(US_CORE))
+    assert report.unused == []
+    served.run(index_all(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock))
+    race = {
+        "url": "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race",
+        "extension": [{"url": "ombCategory", "valueCoding": {"system": "urn:oid:2.16.840.1.113883.6.238", "code": "2106-3"}}],
+    }
+    body = {"resourceType": "Patient", "id": "one", "extension": [race], "birthDate": "1980-01-01", "name": [{"family": "Doe"}]}
+    feed = served.token()
+    assert served.request(feed, "PUT", "Patient/one", body=body).status == 201
+    assert served.get(feed, "Patient?race=2106-3").ids() == ["one"]
+    assert served.get(feed, "Patient?race=2054-5").ids() == []
+    for query in (
+        "Patient?ethnicity=x", "Condition?asserted-date=ge2020", "Encounter?discharge-disposition=home",
+        "CareTeam?role=x", "Goal?description=x",
+    ):  # fmt: skip
+        assert served.get(feed, query).status == 200, query
+    assert served.run(packages(served).remove("hl7.fhir.us.core#7.0.0")) > 100
+    assert served.get(feed, "Patient?race=2106-3").status == 400

@@ -16,6 +16,7 @@ CALLERS = {
     "maintenance/relabel.py _relabel_page": "labels every row again",
     "packages/loading.py _all_with": "finds what the operator's packages have stored under a URL",
     "packages/profile_source.py _packaged_rows": "reads the definitions of the operator's packages, which are the same for all callers",
+    "writing/indexing_steps.py _index_page": "gives every row the index entries of new search parameters",
     "maintenance/unclassified.py _rows": "counts unknown codes for the operator",
 }
 

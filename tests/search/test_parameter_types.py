@@ -14,8 +14,9 @@ from fhir_server.clock import MAX_INSTANT, MIN_INSTANT
 from fhir_server.search.escaping import split, unescape
 from fhir_server.search.filters import DateIs, QuantityIs, RefersTo, TextIs, TokenIs, UnderUrl
 from fhir_server.search.parameter_types import PARAMETER_TYPES, ValueContext
-from fhir_server.search.parameter_types.date import DAY, MINUTE, SECOND, interval
+from fhir_server.search.parameter_types.date import MINUTE, SECOND, interval
 from fhir_server.search.parameter_types.string import fold
+from fhir_server.search.zones import DAY
 
 BASE = "http://us.example/fhir"
 
