@@ -144,7 +144,8 @@ class Twins:
         while state.status == 202:
             state = await self.both(Ask.get("export-status", location))
         if state.status == 200:
-            for output in json.loads(state.body).get("output", ()):
+            manifest = json.loads(state.body)
+            for output in (*manifest.get("output", ()), *manifest.get("deleted", ())):
                 await self.both(Ask.get("export-file", output["url"].removeprefix(BASE + "/"), accept="application/fhir+ndjson"))
 
     async def run(self, capability: Capability, asks: int, seed: int = 0) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access.view import View
-from fhir_server.interactions import bulk_export, bulk_export_job
+from fhir_server.interactions import bulk_export, bulk_export_deletions, bulk_export_job
 from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import EVERYTHING
@@ -16,11 +16,11 @@ from tests.noninterference.planted_leaks import Patch, leak, of_record, reroute,
 def _of_record(look: Any) -> Any:
     """Run an export step with the visibility of the whole record instead of the caller's."""
 
-    async def wrapped(view: View, **given: Any) -> Any:
+    async def wrapped(view: View, *of: Any, **given: Any) -> Any:
         visibility = await of_record(view)
         other = View(view._snapshot, view.permissions, view.now)
         other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
-        return await look(other, **given)
+        return await look(other, *of, **given)
 
     return wrapped
 
@@ -29,6 +29,12 @@ def _of_record(look: Any) -> Any:
 def an_export_runs_as_the_system_and_not_as_who_asked_for_it(patch: Patch) -> None:
     patch.setattr(bulk_export_job, "_list_ids", _of_record(bulk_export_job._list_ids))
     patch.setattr(bulk_export_job, "_versions_at", _of_record(bulk_export_job._versions_at))
+
+
+@leak("A04")
+def deletions_of_hidden_rows_are_exported(patch: Patch) -> None:
+    for step in ("ids", "current_at"):
+        patch.setattr(bulk_export_deletions, step, _of_record(getattr(bulk_export_deletions, step)))
 
 
 class _Some(list[Any]):

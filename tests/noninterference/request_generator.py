@@ -117,7 +117,8 @@ class Asker(ContentRequests):
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += self.steady_histories()
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
-        asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
+        since = ("_since", "2000-01-01T00:00:00Z")  # with it, an export has deletions, too
+        asks += [Ask.get("export", path, pairs, prefer="respond-async") for path, pairs in (("$export", []), ("Patient/$export", [since]))]
         asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 
