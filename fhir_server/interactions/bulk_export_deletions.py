@@ -39,7 +39,7 @@ def type_of(part: str) -> str:
 
 async def ids(view: View, type: str, where: Filter, since: str, limit: int, after: Position | None) -> tuple[list[str], Position | None]:
     """The ids of resources that were deleted since an instant, among ``limit`` changes, and where the next changes begin."""
-    page = await view.changes((type,), limit, HistoryPeriod(_instant(since)), entry_key(after) if after is not None else None, where=where)
+    page = await view.changes((type,), limit, HistoryPeriod(_instant(since)), entry_key(after) if after is not None else None, where)
     deleted = dict.fromkeys([version.id for version in page.versions if version.interaction == "delete"])
     return list(deleted), page.next.position() if page.next is not None else None
 

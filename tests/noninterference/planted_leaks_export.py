@@ -1,4 +1,4 @@
-"""Planted leaks of the asynchronous export."""
+"""Planted leaks of exports and imports."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access.view import View
-from fhir_server.interactions import bulk_export, bulk_export_deletions, bulk_export_job
+from fhir_server.interactions import bulk_export, bulk_export_deletions, bulk_export_job, bulk_import_rows, write
 from fhir_server.interactions.messages import AuditContext, Request, Response
-from fhir_server.interactions.service import Service
+from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.search.filters import EVERYTHING
 from tests.noninterference.planted_leaks import Patch, leak, of_record, reroute, unlimited
 
@@ -66,3 +66,19 @@ def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
         return Response(answer.status, answer.body, (*answer.headers, (b"x-progress", b"%d rows" % rows)))
 
     reroute(patch, lambda row: replace(row, handle=status) if row.shape[:1] == ("$export-status",) and row.method == "GET" else None)
+
+
+@leak("W06")
+def an_imported_row_may_refer_to_hidden_rows(patch: Patch) -> None:
+    exact = write.create_in
+
+    async def create_in(context: WriteContext, *given: Any) -> Any:
+        visibility = await unlimited(context.view)
+        other = View(context.tx, context.view.permissions, context.view.now)
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
+        return await exact(replace(context, view=other), *given)
+
+    class _Write:
+        create_in, update_in = staticmethod(create_in), staticmethod(write.update_in)
+
+    patch.setattr(bulk_import_rows, "write", _Write)

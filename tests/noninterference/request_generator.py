@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from fhir_server.search import index
 from fhir_server.search.words import CONTENT, NARRATIVE
 from tests.noninterference.case_generator import Case
-from tests.noninterference.content_requests import ContentRequests
+from tests.noninterference.import_requests import ImportRequests
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
 from tests.noninterference.resource_factory import CODES, KINDS, LOINC
@@ -63,7 +63,7 @@ def _ways(type: str, types: tuple[str, ...]) -> Iterator[Way]:
                 yield Way(source, code, True)
 
 
-class Asker(ContentRequests):
+class Asker(ImportRequests):
     """Generates the requests for a case."""
 
     def __init__(self, case: Case, capability: Capability, seed: int) -> None:
@@ -120,6 +120,7 @@ class Asker(ContentRequests):
         since = ("_since", "2000-01-01T00:00:00Z")  # with it, an export has deletions, too
         asks += [Ask.get("export", path, pairs, prefer="respond-async") for path, pairs in (("$export", []), ("Patient/$export", [since]))]
         asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
+        asks += self.steady_imports()
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 
     def _through_hidden_elements(self) -> list[Ask]:
