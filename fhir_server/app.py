@@ -43,7 +43,7 @@ from fhir_server.interactions.capability import capability_statement
 from fhir_server.interactions.messages import Request as FhirRequest
 from fhir_server.interactions.public_documents import Document, json_document, metadata
 from fhir_server.interactions.registry import METADATA, OPENAPI, SMART_CONFIGURATION
-from fhir_server.interactions.service import Service, no_restriction
+from fhir_server.interactions.service import Service, Sources, no_restriction
 from fhir_server.interactions.terminology_capabilities import terminology_capabilities
 from fhir_server.observability.health import Health
 from fhir_server.observability.metrics import Metrics
@@ -70,6 +70,7 @@ from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler, unavailable_response
 from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
+from fhir_server.web.public_fetch import Hosts
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
 from fhir_server.writing.indexing_steps import keep_indexing
@@ -190,6 +191,7 @@ def build_components(
         settings.max_conditional_deletes,
         require_writable or no_restriction,
         settings.search_handling,
+        Sources(hosts=Hosts.of(smart.is_demo)),
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 

@@ -155,21 +155,22 @@ class View:
         return VisibleHistoryPage(recent[: len(page.rows)], page.last if len(recent) > len(page.rows) else None, total)
 
     async def changes(
-        self, types: Collection[str], limit: int, period: HistoryPeriod, after: EntryKey | None = None, id: str | None = None
+        self, types: Collection[str], limit: int, period: HistoryPeriod, after: EntryKey | None = None, where: Filter = EVERYTHING
     ) -> VisibleChangesPage:
-        """The visible versions of all resources of these types (or of the one with this id), as their histories show them.
+        """The visible versions of all resources of these types, or of those with some ids or patients, as their histories show them.
 
-        Raises Problem ``forbidden`` without a read scope for each type, and ``not_found`` for an id of which nothing is visible.
+        Raises Problem ``forbidden`` without a read scope for each type, and ``not_found`` for a single id of which nothing is visible.
         """
-        ids = None if id is None else frozenset({id})
+        ids = where.ids if isinstance(where, IdIs) else None
+        single = next(iter(ids)) if ids is not None and len(ids) == 1 else None
         visibilities: dict[str, Visibility] = {}
         for type in types:
             self.permissions.require(type, "r")
             await self._look_up_referred(type, ids)
             visible = self._visibility(type, "r")
-            visibilities[type] = visible if ids is None else visible.limited_to(IdIs(ids))
-            if id is not None and await self._snapshot.newest(type, id, visible) is None:
-                raise not_found(type, id)
+            visibilities[type] = visible if where is EVERYTHING else visible.limited_to(where)
+            if single is not None and await self._snapshot.newest(type, single, visible) is None:
+                raise not_found(type, single)
         found = VisibleChanges(
             self._snapshot, visibilities, lambda type, id: self._versions_of(type, id, "r"), not self.permissions.sees_everything
         )

@@ -57,7 +57,7 @@ def local_date(components: Components) -> date:
     help="FHIR base URL of the system the files come from: its resources have the same ids here. Can be repeated.",
 )
 def load(paths: tuple[Path, ...], rejects: Path, shift_dates: bool, bases: tuple[str, ...]) -> None:
-    """Load FHIR Bundles (transaction, batch, collection) and NDJSON files.
+    """Load FHIR Bundles (transaction, batch, collection) in JSON or XML, and NDJSON files.
 
     PATHS are files, plain or .gz, or folders of them.  An interrupted load continues when you run the command again:
     it does not store unchanged resources twice.  References such as Practitioner?identifier=... lead to the one resource

@@ -7,20 +7,23 @@ the client, person and patient context that started it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from fhir_server import budget
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.clock import http_date, instant_text
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import bulk_export_job, bulk_export_request, preconditions
+from fhir_server.interactions import bulk_export_deletions, bulk_export_job, bulk_export_request, preconditions
 from fhir_server.interactions.bulk_export_job import Job
 from fhir_server.interactions.bulk_export_request import ExportRequest
 from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response, format_query
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import Shape, subset
 from fhir_server.search.result_parameters import ResultParameters
+
+Lines = Callable[[list[VisibleVersion]], Awaitable[bytes]]
+"""The lines of a file for some versions."""
 
 _ACCEPTED = outcome((Issue("informational", "The export has been accepted.", severity="information"),))
 
@@ -53,26 +56,34 @@ async def _create_job(view: View, request: Request, service: Service, export_req
     if export_request.level == "group":
         await view.read("Group", export_request.group)
     url = f"{service.base}/{'/'.join(request.path)}" + (f"?{format_query(request.query)}" if request.query else "")
-    return Job(bulk_export_job.owner(view.permissions), url, view.now, export_request, types)
+    deletions = tuple([bulk_export_deletions.part_of(type) for type in types]) if export_request.since else ()
+    return Job(bulk_export_job.owner(view.permissions), url, view.now, export_request, (*types, *deletions))
 
 
 async def status(request: Request, service: Service, audit: AuditContext) -> Response:
-    """202 while resources are collected.  Then the manifest, with a file for each type that has visible resources."""
+    """202 while resources are collected.  Then the manifest, with a file for each type that has visible resources or deletions."""
     id = request.path[1]
     job = await _find_own_job(request, service, audit)
     job = await bulk_export_job.collect_next_pages(service, request, audit, id, job)
     if job.remaining:
         return Response(202, headers=((b"retry-after", b"1"), (b"x-progress", b"in progress")))
-    files = [type for type in job.pages if await _first(bulk_export_job.contents(service, request, audit, id, job, type))]
+    files = [part for part in job.pages if await _first(bulk_export_job.contents(service, request, audit, id, job, part))]
+    deletions = [part for part in files if bulk_export_deletions.is_deletions(part)]
+    resources = [part for part in files if part not in deletions]
     manifest = {
         "transactionTime": instant_text(job.started),
         "request": job.request,
         "requiresAccessToken": True,
-        "output": [{"type": type, "url": f"{service.base}/$export-file/{id}/{type}.ndjson"} for type in files],
+        "output": [{"type": type, "url": _file_url(service, id, type)} for type in resources],
+        "deleted": [{"type": "Bundle", "url": _file_url(service, id, part)} for part in deletions],
         "error": [],
     }
     headers = ((b"content-type", PLAIN_JSON), (b"expires", http_date(job.expires).encode()))
     return Response(200, json.dumps(manifest, separators=(",", ":")).encode(), headers)
+
+
+def _file_url(service: Service, id: str, part: str) -> str:
+    return f"{service.base}/$export-file/{id}/{part}.ndjson"
 
 
 async def cancel(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -82,16 +93,19 @@ async def cancel(request: Request, service: Service, audit: AuditContext) -> Res
 
 
 async def file(request: Request, service: Service, audit: AuditContext) -> Response:
-    """The resources of one type, one per line.  Permissions are checked again for each part that is sent."""
+    """The resources of one type, one per line, or its deletions, in Bundles.  Permissions are checked again for each part that is sent."""
     id, name = request.path[1:]
     job = await _find_own_job(request, service, audit)
-    type = name.removesuffix(".ndjson")
-    parts = bulk_export_job.contents(service, request, audit, id, job, type)
-    first = await _first(parts)
+    part = name.removesuffix(".ndjson")
+    pages = bulk_export_job.contents(service, request, audit, id, job, part)
+    first = await _first(pages)
     if not first:
         raise Problem("not_found", "There is no such export file.")
-    shape = ResultParameters((), elements=job.export_request.elements_of(type))
-    return Response(200, headers=((b"content-type", NDJSON),), stream=_lines(first, parts, shape))
+    if bulk_export_deletions.is_deletions(part):
+        text: Lines = _deletion_lines
+    else:
+        text = partial(_resource_lines, shape=ResultParameters((), elements=job.export_request.elements_of(part)))
+    return Response(200, headers=((b"content-type", NDJSON),), stream=_lines(first, pages, text))
 
 
 async def _find_own_job(request: Request, service: Service, audit: AuditContext) -> Job:
@@ -106,15 +120,19 @@ async def _owner(request: Request, service: Service, audit: AuditContext) -> str
     return await service.read_with_view(request, audit, caller)
 
 
-async def _first(parts: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVersion]:
-    return await anext(parts, [])
+async def _first(pages: AsyncIterator[list[VisibleVersion]]) -> list[VisibleVersion]:
+    return await anext(pages, [])
 
 
-async def _lines(first: list[VisibleVersion], rest: AsyncIterator[list[VisibleVersion]], shape: Shape) -> AsyncIterator[bytes]:
-    yield await _text(first, shape)
+async def _lines(first: list[VisibleVersion], rest: AsyncIterator[list[VisibleVersion]], text: Lines) -> AsyncIterator[bytes]:
+    yield await text(first)
     async for versions in rest:
-        yield await _text(versions, shape)
+        yield await text(versions)
 
 
-async def _text(versions: list[VisibleVersion], shape: Shape) -> bytes:
+async def _resource_lines(versions: list[VisibleVersion], shape: Shape) -> bytes:
     return b"".join(await budget.each(lambda version: subset(version.body, shape) + b"\n", versions))
+
+
+async def _deletion_lines(versions: list[VisibleVersion]) -> bytes:
+    return bulk_export_deletions.bundle(versions)

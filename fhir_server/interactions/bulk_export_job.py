@@ -18,6 +18,7 @@ import msgspec
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
+from fhir_server.interactions import bulk_export_deletions
 from fhir_server.interactions.bulk_export_request import ExportRequest
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.interactions.service import Service
@@ -28,7 +29,6 @@ LIFE: Final = 24 * 3600 * 1_000_000
 MAX_EXPORTS: Final = 30  # of one owner at a time, from the kick-off until they are deleted or expire
 _LOCK_LIFE: Final = 60 * 1_000_000  # after this time, another status request can continue the work of a process that died
 _PAGE: Final = 500
-_PAST_VERSIONS: Final = 20  # read at once to find the one that was current when the export started
 _PAGES: Final = 40  # pages per status request
 _NO_EXPORT: Final = "There is no such export."
 
@@ -39,9 +39,9 @@ class Job(msgspec.Struct, frozen=True):
     ``owner``           see :func:`owner`
     ``request``         the URL of the kick-off request
     ``started``         its time, in microseconds since 1970 UTC
-    ``remaining``       the types that are not complete, the current one first
-    ``after``           the position in the current type at which to continue
-    ``pages``           the number of stored pages of ids, by type
+    ``remaining``       the parts that are not complete, the current one first: types, and their deletions
+    ``after``           the position in the current part at which to continue
+    ``pages``           the number of stored pages of ids, by part
     ``slot``            its place among the owner's exports (:data:`MAX_EXPORTS`); -1 for one of an earlier version
     """
 
@@ -104,9 +104,9 @@ async def delete(service: Service, id: str, owner: str, now: int) -> None:
 
 async def _delete_pages(service: Service, id: str, job: Job, now: int) -> None:
     key_values = service.store.key_values
-    for type, pages in job.pages.items():
+    for part, pages in job.pages.items():
         for number in range(pages):
-            await key_values.pop("export-page", _page_key(id, type, number), now)
+            await key_values.pop("export-page", _page_key(id, part, number), now)
 
 
 async def collect_next_pages(service: Service, request: Request, audit: AuditContext, id: str, job: Job) -> Job:
@@ -120,9 +120,10 @@ async def collect_next_pages(service: Service, request: Request, audit: AuditCon
         return job
     try:
         job, stored = await _find(service, id, job.owner, request.now)
-        limit = sum(job.pages.values()) + _PAGES
-        while job.remaining and sum(job.pages.values()) < limit:
-            job = await _collect_page(service, request, audit, id, job)
+        collected = 0
+        while job.remaining and collected < _PAGES:
+            before, job = job, await _collect_page(service, request, audit, id, job)
+            collected += job.pages != before.pages or job.remaining == before.remaining
             await asyncio.sleep(0)
         if await key_values.replace_value("export", id, stored, msgspec.json.encode(job)):
             return job
@@ -141,75 +142,64 @@ async def _overtaken(service: Service, request: Request, id: str, job: Job) -> J
 
 
 async def _collect_page(service: Service, request: Request, audit: AuditContext, id: str, job: Job) -> Job:
-    type = job.remaining[0]
+    part = job.remaining[0]
     try:
         ids, after = await service.read_with_view(request, audit, partial(_list_ids, job=job, service=service))
     except Problem as problem:
         if problem.kind != "invalid" or job.after is None:
             raise
-        # The resource at the stored position is no longer visible: start this type again.
-        return msgspec.structs.replace(job, after=None, pages={**job.pages, type: 0})
-    number = job.pages.get(type, 0)
+        # The resource at the stored position is no longer visible: start this part again.
+        return msgspec.structs.replace(job, after=None, pages={**job.pages, part: 0})
+    number = job.pages.get(part, 0)
     if ids:
         page = msgspec.json.encode(ids)
-        await service.store.key_values.put("export-page", _page_key(id, type, number), page, job.expires)
-        job = msgspec.structs.replace(job, pages={**job.pages, type: number + 1})
+        await service.store.key_values.put("export-page", _page_key(id, part, number), page, job.expires)
+        job = msgspec.structs.replace(job, pages={**job.pages, part: number + 1})
     return msgspec.structs.replace(job, after=after, remaining=job.remaining if after else job.remaining[1:])
 
 
 async def _list_ids(view: View, job: Job, service: Service) -> tuple[list[str], Position | None]:
-    """The ids of the next page of the current type, and the position at which the page after it begins."""
-    type = job.remaining[0]
-    where = await job.export_request.condition(view, type, service.base, service.policy.timezone)
-    find = view.find if type in job.export_request.searches else view.find_readable
+    """The ids of the next page of the current part, and the position at which the page after it begins."""
+    type, asked = bulk_export_deletions.type_of(job.remaining[0]), job.export_request
+    if bulk_export_deletions.is_deletions(job.remaining[0]):
+        where = await asked.patients_condition(view, type, service.policy.timezone)
+        return await bulk_export_deletions.ids(view, type, where, asked.since, _PAGE, job.after)
+    where = await asked.condition(view, type, service.base, service.policy.timezone)
+    find = view.find if type in asked.searches else view.find_readable
     page = await find(type, where, limit=_PAGE, after=job.after)
     return [version.id for version in page.versions], page.next
 
 
 async def contents(
-    service: Service, request: Request, audit: AuditContext, id: str, job: Job, type: str
+    service: Service, request: Request, audit: AuditContext, id: str, job: Job, part: str
 ) -> AsyncIterator[list[VisibleVersion]]:
-    """Yield the resources of one type, a page at a time: those visible now, as of the start of the export.
+    """Yield the resources or deletions of one part, a page at a time: those visible now, as of the start of the export.
 
     Raises Problem ``not_found`` if the export was deleted meanwhile, so that a file never ends early as if it were whole.
     """
-    for number in range(job.pages.get(type, 0)):
-        text = await service.store.key_values.get("export-page", _page_key(id, type, number), request.now)
+    for number in range(job.pages.get(part, 0)):
+        text = await service.store.key_values.get("export-page", _page_key(id, part, number), request.now)
         if text is None:
             raise Problem("not_found", _NO_EXPORT)
         ids = msgspec.json.decode(text, type=list[str])
-        versions = await service.read_with_view(request, audit, partial(_versions_at, type=type, ids=ids, time=job.started))
+        versions = await service.read_with_view(request, audit, partial(_versions_at, part=part, ids=ids, job=job))
         if versions:
             yield versions
 
 
-async def _versions_at(view: View, type: str, ids: list[str], time: int) -> list[VisibleVersion]:
-    """The versions of these resources that were current at ``time``, without resources that are hidden or absent now."""
+async def _versions_at(view: View, part: str, ids: list[str], job: Job) -> list[VisibleVersion]:
+    """The versions of these resources that were current when the export started, without resources that are hidden or absent now."""
+    type, time = bulk_export_deletions.type_of(part), job.started
+    if bulk_export_deletions.is_deletions(part):
+        return await bulk_export_deletions.current_at(view, type, ids, time, job.export_request.since)
     page = await view.find_readable(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
     versions = {version.id: version for version in page.versions if version.updated <= time}
     for id in set(ids) - set(versions):
-        past = await _past_version(view, type, id, time)
-        if past is not None:
+        past = await bulk_export_deletions.version_at(view, type, id, time)
+        if past is not None and past.interaction != "delete":
             versions[id] = past
     return [versions[id] for id in ids if id in versions]
 
 
-async def _past_version(view: View, type: str, id: str, time: int) -> VisibleVersion | None:
-    before: int | None = None
-    try:
-        while True:
-            page = await view.history(type, id, _PAST_VERSIONS, before)
-            for version in page.versions:
-                if version.updated <= time:
-                    return version if version.interaction != "delete" else None
-            if page.next is None:
-                return None
-            before = page.next
-    except Problem as problem:
-        if problem.kind not in ("not_found", "gone"):
-            raise  # a temporary failure must not remove a resource from the file
-        return None
-
-
-def _page_key(id: str, type: str, number: int) -> str:
-    return f"{id}/{type}/{number}"
+def _page_key(id: str, part: str, number: int) -> str:
+    return f"{id}/{part}/{number}"

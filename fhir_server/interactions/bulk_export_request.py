@@ -21,6 +21,7 @@ from fhir_server.resources.references import versioned_target
 from fhir_server.resources.server_base import server_base
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatient
+from fhir_server.store.conditions import conjuncts
 
 Level = Literal["system", "patient", "group"]
 _FORMATS = frozenset({"application/fhir+ndjson", "application/ndjson", "ndjson"})
@@ -74,17 +75,22 @@ class ExportRequest(msgspec.Struct, frozen=True):
 
     async def condition(self, view: View, type: str, base: str, zone: ZoneInfo) -> Filter:
         """The filter for resources of ``type``.  Raises Problem ``not_found`` if the group is hidden or absent."""
+        filters = [*conjuncts(await self.patients_condition(view, type, zone))]
+        if self.since:
+            filters.append(query.condition(type, [("_lastUpdated", f"ge{self.since}")], view.now, base))
+        if type in self.searches:
+            searches = [query.condition(type, parse_query(text.encode()), view.now, base) for text in self.searches[type]]
+            filters.append(AnyOf(tuple(searches)))
+        return AllOf(tuple(filters)) if filters else EVERYTHING
+
+    async def patients_condition(self, view: View, type: str, zone: ZoneInfo) -> Filter:
+        """The filter for resources of the patients to export.  Raises Problem ``not_found`` if the group is hidden or absent."""
         filters: list[Filter] = []
         if catalog()[type].subjects:
             if self.level == "group":
                 filters.append(OfPatient(await member_patients(view, self.group, zone)))
             if self.patients is not None:
                 filters.append(OfPatient(frozenset(self.patients)))
-        if self.since:
-            filters.append(query.condition(type, [("_lastUpdated", f"ge{self.since}")], view.now, base))
-        if type in self.searches:
-            searches = [query.condition(type, parse_query(text.encode()), view.now, base) for text in self.searches[type]]
-            filters.append(AnyOf(tuple(searches)))
         return AllOf(tuple(filters)) if filters else EVERYTHING
 
 

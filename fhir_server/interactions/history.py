@@ -14,6 +14,7 @@ from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.paged_parameters import PagedParameters
 from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog
+from fhir_server.search.filters import EVERYTHING, IdIs
 from fhir_server.search.parameter_types.date import interval
 from fhir_server.search.rows import STALE_LINK, Position
 from fhir_server.search.zones import zone_of
@@ -87,7 +88,8 @@ async def _page(
     view: View, service: Service, parameters: PagedParameters, period: HistoryPeriod, types: Collection[str], id: str | None = None
 ) -> Response:
     after: EntryKey | None = entry_key(parameters.position) if parameters.position is not None else None
-    versions, end, total = await view.changes(types, parameters.count, period, after, id)
+    where = EVERYTHING if id is None else IdIs(frozenset({id}))
+    versions, end, total = await view.changes(types, parameters.count, period, after, where)
     return _answer(service, parameters, versions, end.position() if end else None, total)
 
 

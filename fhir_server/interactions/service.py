@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.audit_trail import AuditTrail
@@ -21,6 +21,7 @@ from fhir_server.packages.validator import ProfileValidator
 from fhir_server.search.cursors import Cursors
 from fhir_server.search.custom_parameters import CustomParameters, in_use
 from fhir_server.store import Snapshot, Store, Transaction
+from fhir_server.web.public_fetch import Hosts, Network
 from fhir_server.writing.parser import Parser
 from fhir_server.writing.search_parameters import SearchParameterFollower
 from fhir_server.writing.writer import ResourceWriter
@@ -28,6 +29,16 @@ from fhir_server.writing.writer import ResourceWriter
 T = TypeVar("T")
 Handling = Literal["strict", "lenient"]
 _ATTEMPTS = 8
+
+
+class Sources(NamedTuple):
+    """From where the server fetches files that a client names: how it reaches them, and at which hosts they may be."""
+
+    network: Network = Network()
+    hosts: Hosts = Hosts.PUBLIC
+
+
+PUBLIC_SOURCES = Sources()
 
 
 async def no_restriction() -> None:
@@ -55,6 +66,7 @@ class Service:
     ``profiles``     validates resources against profiles
     ``handling``  what happens to unknown parameters of a request that does not say so
     ``max_conditional_deletes``  the largest number of resources that one conditional delete deletes
+    ``sources``  from where the files of an import come
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
     """
 
@@ -72,6 +84,7 @@ class Service:
     max_conditional_deletes: int = 1
     require_writable: Callable[[], Awaitable[None]] = no_restriction
     handling: Handling = "strict"
+    sources: Sources = PUBLIC_SOURCES
 
     def is_strict(self, request: Request) -> bool:
         """Whether a parameter that the server does not know is an error, as the Prefer header says, otherwise the setting."""

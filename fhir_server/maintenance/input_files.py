@@ -1,7 +1,8 @@
-"""Reads input files as units to load: a Bundle is one unit, an NDJSON file is split into many.
+"""Reads input files as units to load: a Bundle in JSON or XML is one unit, an NDJSON file is split into many.
 
-Files may be gzip-compressed.  A resource without an id gets one from a keyed digest of its position in the file.  So
-loading a file again, for example after an interruption, finds the resources already there and does not store them twice.
+XML becomes JSON first, as it does when it comes by HTTP.  Files may be gzip-compressed.  A resource without an id gets one from a keyed
+digest of its position in the file.  So loading a file again, for example after an interruption, finds the resources already there
+and does not store them twice.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from fhir_server import jsontext
 from fhir_server.errors import Problem
+from fhir_server.fhir_xml import to_json
 from fhir_server.resources import bundle_rules
 from fhir_server.resources.bundle_links import BundleLinks
 from fhir_server.resources.server_base import ServerBase
@@ -56,10 +58,10 @@ class Unit:
 
 
 def list_files(paths: tuple[Path, ...]) -> list[Path]:
-    """Return these files, and for each folder its JSON and NDJSON files, in order."""
+    """Return these files, and for each folder its JSON, XML and NDJSON files, in order."""
     listed: list[Path] = []
     for path in paths:
-        listed += sorted(file for file in path.iterdir() if _suffix(file) in (".json", ".ndjson")) if path.is_dir() else [path]
+        listed += sorted(file for file in path.iterdir() if _suffix(file) in (".json", ".xml", ".ndjson")) if path.is_dir() else [path]
     return listed
 
 
@@ -73,13 +75,15 @@ def read_units(path: Path, key: bytes, today: date | None, bases: tuple[str, ...
     With ``today``, all dates in a Bundle move by the same number of days, so that its timestamp falls on ``today``.  References
     to resources below ``bases``, the FHIR base URLs of the system that the file comes from, become references to this store.
 
-    Raises Problem ``invalid`` for a file that is neither NDJSON nor a valid transaction, batch or collection Bundle; its entries'
-    resources are validated one by one when they are stored.
+    Raises Problem ``invalid`` for a file that is neither NDJSON nor a valid transaction, batch or collection Bundle, and for one in XML
+    that breaks R4's rules for XML, with the place; its entries' resources are validated one by one when they are stored.
     """
     if _suffix(path) == ".ndjson":
         yield from _read_ndjson(path, BundleLinks(ServerBase("", bases)) if bases else None)
         return
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if _suffix(path) == ".xml":
+        text = to_json(text)
     bundle = jsontext.parse(text)
     if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
         raise Problem("invalid", "The file is not a Bundle.")

@@ -112,7 +112,7 @@ async def fetch(network: Network, url: str, hosts: Hosts) -> FetchedDocument:
         raise UnfetchableError
     try:
         async with asyncio.timeout(DEADLINE):
-            return await _fetch_from(network, url, await _resolve(network, url, hosts))
+            return await _fetch_from(network, url, await checked_address(network, url, hosts))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         raise UnfetchableError from None
 
@@ -123,13 +123,17 @@ async def post_form(network: Network, url: str, hosts: Hosts, fields: Mapping[st
         raise UnfetchableError
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     try:
-        async with asyncio.timeout(DEADLINE), _sent(network, "POST", url, await _resolve(network, url, hosts), headers, fields) as response:
+        async with (
+            asyncio.timeout(DEADLINE),
+            sent(network, "POST", url, await checked_address(network, url, hosts), headers, fields) as response,
+        ):
             return response.status_code
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         raise UnfetchableError from None
 
 
-async def _resolve(network: Network, url: str, hosts: Hosts) -> str:
+async def checked_address(network: Network, url: str, hosts: Hosts) -> str:
+    """The address to which a request for this URL goes.  Raises UnfetchableError if the host has none that may be reached."""
     parts = urlsplit(url)
     addresses = await network.resolve(str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80))
     # Checks all addresses: which one of a public and a private address would be used is chance.
@@ -139,12 +143,12 @@ async def _resolve(network: Network, url: str, hosts: Hosts) -> str:
 
 
 async def _fetch_from(network: Network, url: str, address: str) -> FetchedDocument:
-    async with _sent(network, "GET", url, address, {}, {}) as response:
+    async with sent(network, "GET", url, address, {}, {}) as response:
         return await _read(response)
 
 
 @asynccontextmanager
-async def _sent(
+async def sent(
     network: Network, method: str, url: str, address: str, headers: Mapping[str, str], fields: Mapping[str, str]
 ) -> AsyncIterator[httpx.Response]:
     """Send a request to this address of the URL's host.  The body of the response is not read yet."""

@@ -47,13 +47,18 @@ class Parser:
         self._turns = asyncio.Semaphore(_PROCESSES)
         self._very_large = asyncio.Semaphore(1)
 
+    @property
+    def too_large(self) -> Problem:
+        """The Problem of a resource that is larger than any may be."""
+        return Problem("too_large", f"The resource is larger than {self.max_bytes} bytes, the limit for a single resource.")
+
     async def draft(self, text: bytes, type: str | None = None, *, base: str = "", conditional: bool = False) -> Draft:
         """As :func:`~fhir_server.writing.draft.parse_draft`.
 
         Also raises Problem ``too_large`` for a text that is larger than any resource may be, and ``too_costly``.
         """
         if len(text) > self.max_bytes:
-            raise Problem("too_large", f"The resource is larger than {self.max_bytes} bytes, the limit for a single resource.")
+            raise self.too_large
         if not is_large(text):
             return parse_draft(text, type, base=base, conditional=conditional)
         parsed, _ = await self._run(Task("draft", len(text), _SECONDS, type, base, conditional), [text])

@@ -27,6 +27,7 @@ _BODYLESS = [
 _SCOPED = [(method, path, body) for method, path, body in _PATHS if path and "$export" not in path]
 # scopes that do not cover the request
 _LACKING = {
+    "$import": ("system/*.rds", "system/Patient.r"),
     "_search": ("system/Patient.cru", "system/Observation.r"),
     "Patient/x/$everything": ("system/Observation.cruds", "system/Patient.cuds"),
     "Patient/$everything": ("system/Observation.cruds", "system/Patient.cuds"),

@@ -31,6 +31,7 @@ FIRST = (
     "_search",
     "_history",
     "$export-status",
+    "$import-status",
     "$async-status",
     "x",
 )
@@ -39,7 +40,7 @@ OPERATIONS = sorted(
     {*(f"${one['code']}" for one in published.operations().values()), *(s.operation for s in REGISTRY if s.operation), "$x"}
 )
 # What the CapabilityStatement says by other members than interaction and operation.
-NOT_LISTED = {"discovery", "$export-status", "$export-file", "$async-status"}
+NOT_LISTED = {"discovery", "$export-status", "$export-file", "$import-status", "$import-file", "$async-status"}
 ELSEWHERE = {"search-compartment": "compartment"}
 
 

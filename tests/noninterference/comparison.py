@@ -148,12 +148,14 @@ class Twins:
         await self._followed(self._exports[-1])
 
     async def _followed(self, location: str) -> None:
-        """Poll the status of an export and download all its files, or fetch what was asked with the preference to be answered later."""
+        """Poll the status of an export or import and download all its files, or fetch what was asked to be answered later."""
         state = await self.both(Ask.get("export-status", location))
         while state.status == 202:
             state = await self.both(Ask.get("export-status", location))
         if state.status == 200:
-            for output in json.loads(state.body).get("output", ()):
+            manifest = json.loads(state.body)
+            files = [file for part in ("output", "deleted", "error") for file in manifest.get(part, ()) if "url" in file]
+            for output in files:
                 await self.both(Ask.get("export-file", output["url"].removeprefix(BASE + "/"), accept="application/fhir+ndjson"))
 
     async def run(self, capability: Capability, asks: int, seed: int = 0) -> None:

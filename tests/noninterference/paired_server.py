@@ -169,7 +169,9 @@ class World:
         random = Random(self.seed)
         settings = _Settings(store=self.url, origin=ORIGIN, mode="test", secret_key=KEY)
         made = app.build_components(settings, new_id=lambda: f"new-{random.getrandbits(64):016x}")
-        self.parts = replace(made, clock=self.clock, auditor=_NoAuditLog())
+        from tests.noninterference.import_requests import SOURCES  # which imports this module
+
+        self.parts = replace(made, clock=self.clock, auditor=_NoAuditLog(), service=replace(made.service, sources=SOURCES))
         self.api = FhirApi(self.parts.service, self.clock, self.parts.auditor, app.request_limits(settings), {})
         store = self.parts.store
         for user in _PEOPLE:

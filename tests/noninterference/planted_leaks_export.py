@@ -1,4 +1,4 @@
-"""Planted leaks of the asynchronous export."""
+"""Planted leaks of exports and imports."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access.view import View
-from fhir_server.interactions import bulk_export, bulk_export_job
+from fhir_server.interactions import bulk_export, bulk_export_deletions, bulk_export_job, bulk_import_rows, write
 from fhir_server.interactions.messages import AuditContext, Request, Response
-from fhir_server.interactions.service import Service
+from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.search.filters import EVERYTHING
 from tests.noninterference.planted_leaks import Patch, leak, of_record, reroute, unlimited
 
@@ -16,11 +16,11 @@ from tests.noninterference.planted_leaks import Patch, leak, of_record, reroute,
 def _of_record(look: Any) -> Any:
     """Run an export step with the visibility of the whole record instead of the caller's."""
 
-    async def wrapped(view: View, **given: Any) -> Any:
+    async def wrapped(view: View, *of: Any, **given: Any) -> Any:
         visibility = await of_record(view)
         other = View(view._snapshot, view.permissions, view.now)
         other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
-        return await look(other, **given)
+        return await look(other, *of, **given)
 
     return wrapped
 
@@ -29,6 +29,12 @@ def _of_record(look: Any) -> Any:
 def an_export_runs_as_the_system_and_not_as_who_asked_for_it(patch: Patch) -> None:
     patch.setattr(bulk_export_job, "_list_ids", _of_record(bulk_export_job._list_ids))
     patch.setattr(bulk_export_job, "_versions_at", _of_record(bulk_export_job._versions_at))
+
+
+@leak("A04")
+def deletions_of_hidden_rows_are_exported(patch: Patch) -> None:
+    for step in ("ids", "current_at"):
+        patch.setattr(bulk_export_deletions, step, _of_record(getattr(bulk_export_deletions, step)))
 
 
 class _Some(list[Any]):
@@ -60,3 +66,19 @@ def progress_is_told_in_rows_of_the_record(patch: Patch) -> None:
         return Response(answer.status, answer.body, (*answer.headers, (b"x-progress", b"%d rows" % rows)))
 
     reroute(patch, lambda row: replace(row, handle=status) if row.shape[:1] == ("$export-status",) and row.method == "GET" else None)
+
+
+@leak("W06")
+def an_imported_row_may_refer_to_hidden_rows(patch: Patch) -> None:
+    exact = write.create_in
+
+    async def create_in(context: WriteContext, *given: Any) -> Any:
+        visibility = await unlimited(context.view)
+        other = View(context.tx, context.view.permissions, context.view.now)
+        other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
+        return await exact(replace(context, view=other), *given)
+
+    class _Write:
+        create_in, update_in = staticmethod(create_in), staticmethod(write.update_in)
+
+    patch.setattr(bulk_import_rows, "write", _Write)

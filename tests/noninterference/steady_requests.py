@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.noninterference.content_requests import ContentRequests
 from tests.noninterference.criteria import Criteria
+from tests.noninterference.import_requests import ImportRequests
 from tests.noninterference.paired_server import Ask
 
 
-class SteadyRequests(Criteria, ContentRequests):
+class SteadyRequests(Criteria, ImportRequests):
     """Listings, reads, histories, $everything and exports, and searches by each reference to a hidden row."""
 
     def steady(self) -> list[Ask]:
@@ -18,8 +18,10 @@ class SteadyRequests(Criteria, ContentRequests):
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += self.steady_histories()
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
-        asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
+        since = ("_since", "2000-01-01T00:00:00Z")  # with it, an export has deletions, too
+        asks += [Ask.get("export", path, pairs, prefer="respond-async") for path, pairs in (("$export", []), ("Patient/$export", [since]))]
         asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
+        asks += self.steady_imports()
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 
     def _by_reference(self) -> list[Ask]:

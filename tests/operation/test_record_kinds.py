@@ -23,7 +23,8 @@ LASTING = {
 COUNTS_AND_LOCKS = {
     "async-job", "async-slot", "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account",
     "clients-of-session", "closure", "device", "dpop-proof", "export",
-    "export-page", "export-slot", "export-turn", "jti", "known-network", "link-pause", "link-place", "link-renewing",
+    "export-page", "export-slot", "export-turn", "import", "import-errors", "import-slot",
+    "import-turn", "jti", "known-network", "link-pause", "link-place", "link-renewing",
     "logout-notice", "logout-request", "naming-client", "one-time-code", "open-app", "pairwise-account", "pairwise-subject", "rate-limit",
     "sent-form", "session-apps", "session-watch", "spent-code", "spent-refresh", "turn", "turns",
 }  # fmt: skip
