@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -68,6 +68,9 @@ from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler, unavailable_response
 from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
+from fhir_server.subscriptions.delivery import Delivery
+from fhir_server.subscriptions.dispatcher import Dispatcher
+from fhir_server.web.public_fetch import Hosts
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
 from fhir_server.writing.parser import Parser
@@ -95,6 +98,11 @@ class Components:
     smart: SmartContext
     service: Service
     auditor: AuditLog
+
+    def dispatcher(self, report: Callable[[Mapping[str, int]], None]) -> Dispatcher:
+        """What delivers the notifications of Subscriptions; ``report`` is told how many have which status."""
+        delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request)
+        return Dispatcher(self.service, delivery, str(uuid.uuid4()), report)
 
     async def prepare(self) -> None:
         """Prepare the store and the signing keys; in demo and test mode, load the demo's accounts and clients.
@@ -185,6 +193,7 @@ def build_components(
         settings.max_conditional_deletes,
         require_writable or no_restriction,
         settings.search_handling,
+        Hosts.of(smart.is_demo),
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
@@ -218,6 +227,7 @@ def application(settings: Settings) -> Observed:
         gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
         sys.setswitchinterval(_SWITCH_SECONDS)
         count_pending = metrics.set_pending_labels if metrics else _no_report
+        count_subscriptions = metrics.set_subscriptions if metrics else _no_counts
         relabel = keep_relabeling(components.store, components.labeler, settings.base, count_pending, lambda: not state.is_read_only)
         tasks = [
             asyncio.create_task(state.keep_fresh()),
@@ -225,6 +235,7 @@ def application(settings: Settings) -> Observed:
             asyncio.create_task(relabel, name="relabeling"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
             asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
+            asyncio.create_task(components.dispatcher(count_subscriptions).keep_delivering(), name="subscriptions"),
         ]
         with health.drain_on_sigterm(settings.drain_seconds):
             yield
@@ -261,6 +272,10 @@ def _no_telemetry() -> dict[str, Any]:
 
 def _no_report(_: int) -> None:
     """Take the number of rows whose labels are pending, without metrics."""
+
+
+def _no_counts(_: Mapping[str, int]) -> None:
+    """Take the numbers of Subscriptions, without metrics."""
 
 
 def _refusing_page(smart: SmartContext) -> Page:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
@@ -17,7 +17,9 @@ from fhir_server.errors import Problem
 from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request, Response
 from fhir_server.search.cursors import Cursors
 from fhir_server.store import Snapshot, Store, Transaction
+from fhir_server.web.public_fetch import Hosts
 from fhir_server.writing.parser import Parser
+from fhir_server.writing.write_times import WritesInProgress, write_time
 from fhir_server.writing.writer import ResourceWriter
 
 T = TypeVar("T")
@@ -49,6 +51,8 @@ class Service:
     ``handling``  what happens to unknown parameters of a request that does not say so
     ``max_conditional_deletes``  the largest number of resources that one conditional delete deletes
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
+    ``endpoints``    which hosts notifications may be sent to
+    ``writes``       dates new versions, and says how far all of them are stored
     """
 
     store: Store
@@ -64,6 +68,8 @@ class Service:
     max_conditional_deletes: int = 1
     require_writable: Callable[[], Awaitable[None]] = no_restriction
     handling: Handling = "strict"
+    endpoints: Hosts = Hosts.PUBLIC
+    writes: WritesInProgress = field(default_factory=WritesInProgress)
 
     def is_strict(self, request: Request) -> bool:
         """Whether a parameter that the server does not know is an error, as the Prefer header says, otherwise the setting."""
@@ -103,6 +109,10 @@ class Service:
         The job can run more than once.  Raises Problem ``unauthenticated``, or ``busy`` if the caller's permissions change
         during each attempt.
         """
+        with self.writes.begun(self.store.key_values.now):
+            return await self._write_with_view(request, audit, job)
+
+    async def _write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
         for attempt in range(_ATTEMPTS):
             permissions = audit.permissions if attempt == 0 and audit.just_admitted else None
             if permissions is None:
@@ -110,7 +120,8 @@ class Service:
 
             async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, RecordedWrite | None]:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
-                writer = ResourceWriter(tx, self.labeler, self.base, request.now, pending=view.permissions.pending)
+                written_at = write_time(request.now, self.store.key_values.now())
+                writer = ResourceWriter(tx, self.labeler, self.base, written_at, pending=view.permissions.pending)
                 result = await job(WriteContext(view, tx, writer))
                 status = result.status if isinstance(result, Response) else 200  # of a transaction
                 return result, audit.with_write(tx, status) if audit.with_write else None

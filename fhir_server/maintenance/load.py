@@ -28,6 +28,8 @@ from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAUSES: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds between attempts while the store is busy, which is two minutes in all
 
+_NOT_LOADED: Final = "Subscription"
+
 
 @dataclass(slots=True)
 class LoadReport:
@@ -118,7 +120,10 @@ class Loader:
             raise Problem("invalid", "The resource has no valid id.")
         if item.problem is not None:
             raise item.problem
-        return parse_draft(item.text, base=self._base, conditional=True)
+        draft = parse_draft(item.text, base=self._base, conditional=True)
+        if draft.type == _NOT_LOADED:
+            raise Problem("unprocessable", "A Subscription is made by its subscriber: a file does not say whose access it rests on.")
+        return draft
 
     async def _write_with_retries(self, drafts: list[tuple[Item, Draft]], atomic: bool) -> _Written:
         """Write, and retry while the store is busy.  A second attempt skips what the first one stored after all."""
