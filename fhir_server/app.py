@@ -102,7 +102,7 @@ class Components:
     def dispatcher(self, report: Callable[[Mapping[str, int]], None]) -> Dispatcher:
         """What delivers the notifications of Subscriptions; ``report`` is told how many have which status."""
         delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request)
-        return Dispatcher(self.service, delivery, str(uuid.uuid4()), report)
+        return Dispatcher(self.service, delivery, str(uuid.uuid4()), self.clock, report)
 
     async def prepare(self) -> None:
         """Prepare the store and the signing keys; in demo and test mode, load the demo's accounts and clients.

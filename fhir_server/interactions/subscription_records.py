@@ -47,6 +47,7 @@ class Subscription(msgspec.Struct, frozen=True):
     ``text``     the resource as sent, without ``id``, ``meta``, ``status``, ``error`` and ``channel.header``
     ``headers``  the lines of ``channel.header``, which no answer shows
     ``version``, ``updated``  of the resource
+    ``asked``    whether the endpoint has accepted the handshake
     ``since``, ``after``  what the endpoint has been told of: all changes before this instant and all up to this entry
     ``number``   events since the start
     ``failures``  attempts in a row that failed, the first of them at ``failing_since``
@@ -64,6 +65,7 @@ class Subscription(msgspec.Struct, frozen=True):
     since: int
     status: str = "requested"
     error: str = ""
+    asked: bool = False
     after: EntryKey | None = None
     number: int = 0
     failures: int = 0

@@ -146,6 +146,7 @@ def _changed(stored: Subscription, draft: Draft, plan: Plan, service: Service, n
     keeps = "header" not in draft.value["channel"] and present == plan.endpoint
     changed: dict[str, Any] = {"text": _text(draft), "headers": stored.headers if keeps else _headers(draft)}
     changed |= {"version": stored.version + 1, "updated": max(now, stored.updated + _MILLISECOND), "error": "", "failures": 0, "due": 0}
+    changed |= {"failing_since": 0, "asked": False}
     if stored.status == "off":  # of what happened while it was off, nobody asked to be told
         changed |= {"since": _whole(now), "after": None}
     return msgspec.structs.replace(stored, **changed, status="off" if draft.value["status"] == "off" else "requested")

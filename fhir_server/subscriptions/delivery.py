@@ -92,7 +92,7 @@ class Delivery:
         principal = await lasting.resolve_lasting(service.store, subscription.grant, now)
         if principal is None:
             return await self._end(stored, NO_ACCESS, now)
-        if subscription.status == "requested":
+        if not subscription.asked:
             accepted = await self._tell(stored, plan, "handshake", now, [])
             return await self._told(stored, now, again=True) if accepted else await self._failed(stored, now)
         last = _After(stored)
@@ -173,7 +173,9 @@ class Delivery:
 
     async def _told(self, stored: Stored, now: int, *, again: bool = False) -> _After | None:
         told = stored.subscription.with_status("active", now)
-        return await self._replaced(stored, msgspec.structs.replace(told, failures=0, failing_since=0, due=0, sent=now), again=again)
+        return await self._replaced(
+            stored, msgspec.structs.replace(told, asked=True, failures=0, failing_since=0, due=0, sent=now), again=again
+        )
 
     async def _failed(self, stored: Stored, now: int) -> _After | None:
         subscription = stored.subscription

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from fhir_server.clock import SECOND
+from fhir_server.clock import SECOND, Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import subscription_records
 from fhir_server.interactions.service import Service
@@ -23,9 +23,11 @@ from fhir_server.search.visibility import Visibility
 from fhir_server.store.changes import ChangeRange
 from fhir_server.subscriptions.delivery import Attempt, Delivery
 
-SETTLING: Final = 3 * SECOND  # after which a version is looked for: its transaction may have begun later than the version's time
+SETTLING: Final = 5 * SECOND  # after which a version is looked for, so that there is time to publish a write that takes long
 LEASE: Final = 30 * SECOND
 _LOOK_SECONDS: Final = 1.0
+_LONG_WRITE: Final = 2 * SECOND
+_PUBLISHED_LIFE: Final = 60 * SECOND
 _RELIST: Final = 60 * SECOND
 _AT_A_TIME: Final = 64
 _OF_ONE_OWNER: Final = 4
@@ -48,11 +50,13 @@ class Dispatcher:
     """Delivers for all Subscriptions of the store.  One per server process.
 
     ``name``    tells this process from the others
+    ``clock``   says when something is due
     ``report``  is told how many Subscriptions have which status
     """
 
-    def __init__(self, service: Service, delivery: Delivery, name: str, report: Callable[[Mapping[str, int]], None]) -> None:
+    def __init__(self, service: Service, delivery: Delivery, name: str, clock: Clock, report: Callable[[Mapping[str, int]], None]) -> None:
         self._service = service
+        self._clock = clock
         self._delivery = delivery
         self._name = name
         self._report = report
@@ -62,6 +66,7 @@ class Dispatcher:
         self._listed = 0
         self._changed: dict[str, int] = {}  # by type: the horizon of the last look that found a change
         self._horizon = 0
+        self._has_published = False
 
     async def keep_delivering(self) -> None:
         """Deliver as long as the process runs."""
@@ -86,11 +91,11 @@ class Dispatcher:
 
     async def look(self) -> None:
         """Begin the attempts that are due.  Raises Problem ``read_only`` while nothing can be stored."""
-        now = self._service.store.key_values.now()
+        now = self._clock()
         await self._list(now)
         if not self._known:
             return
-        horizon = min(now - SETTLING, self._service.writes.stored_until(now)) // _MILLISECOND * _MILLISECOND
+        horizon = await self._stored_until(now) // _MILLISECOND * _MILLISECOND
         # Its commit follows that of every transaction that had begun before the horizon, where one commits after the other (SQLite).
         if not await self._holds_lease(now):
             self._known, self._change = {}, None
@@ -167,6 +172,17 @@ class Dispatcher:
         known = _Known(stored, type, heartbeat)
         known.retry = True
         return known
+
+    async def _stored_until(self, now: int) -> int:
+        """The instant before which no version will be stored any more.  Writes that take long are published, for other servers."""
+        values, own = self._service.store.key_values, self._service.writes.stored_until(now)
+        if now - own > _LONG_WRITE:
+            await values.put("writes-in-progress", self._name, str(own).encode(), now + _PUBLISHED_LIFE)
+        elif self._has_published:
+            await values.pop("writes-in-progress", self._name, now)
+        self._has_published = now - own > _LONG_WRITE
+        others = [int(text) for _, text in await values.list_all("writes-in-progress", now)]
+        return min([now - SETTLING, own, *others])
 
     async def _holds_lease(self, now: int) -> bool:
         values, name = self._service.store.key_values, self._name.encode()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import httpx
 
+from fhir_server import app
 from fhir_server.clock import SECOND
 from fhir_server.subscriptions.dispatcher import Dispatcher
 from fhir_server.web.public_fetch import Hosts, Network
@@ -124,15 +125,17 @@ class Subscribing:
 
     def new_dispatcher(self) -> Dispatcher:
         """Another server process on the same store."""
-        return self.served.parts.dispatcher(lambda counts: self.counts.update(counts))
+
+        def report(counts: Mapping[str, int]) -> None:
+            self.counts = dict(counts)
+
+        return self.served.parts.dispatcher(report)
 
     def only_public(self) -> None:
         """As in production: notifications go to public addresses alone."""
         parts = self.served.parts
         service = replace(parts.service, endpoints=Hosts.PUBLIC)
         self.served.parts = replace(parts, service=service)
-        from fhir_server import app
-
         self.served.api = app.fhir_api(self.served.parts)
         self.dispatcher = self.new_dispatcher()
 
