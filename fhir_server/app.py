@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -70,6 +70,8 @@ from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler, unavailable_response
 from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
+from fhir_server.subscriptions.delivery import Delivery
+from fhir_server.subscriptions.dispatcher import Dispatcher
 from fhir_server.web.public_fetch import Hosts
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
@@ -99,6 +101,11 @@ class Components:
     smart: SmartContext
     service: Service
     auditor: AuditLog
+
+    def dispatcher(self, report: Callable[[Mapping[str, int]], None]) -> Dispatcher:
+        """What delivers the notifications of Subscriptions; ``report`` is told how many have which status."""
+        delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request)
+        return Dispatcher(self.service, delivery, str(uuid.uuid4()), self.clock, report)
 
     async def prepare(self) -> None:
         """Prepare the store and the signing keys; in demo and test mode, load the demo's accounts and clients.
@@ -192,6 +199,7 @@ def build_components(
         require_writable or no_restriction,
         settings.search_handling,
         Sources(hosts=Hosts.of(smart.is_demo)),
+        Hosts.of(smart.is_demo),
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 
@@ -230,6 +238,7 @@ def application(settings: Settings) -> Observed:
         gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
         sys.setswitchinterval(_SWITCH_SECONDS)
         count_pending = metrics.set_pending_labels if metrics else _no_report
+        count_subscriptions = metrics.set_subscriptions if metrics else _no_counts
         relabel = keep_relabeling(components.store, components.labeler, settings.base, count_pending, lambda: not state.is_read_only)
         index = keep_indexing(components.store, components.labeler, settings.base, components.clock, lambda: not state.is_read_only)
         tasks = [
@@ -239,6 +248,7 @@ def application(settings: Settings) -> Observed:
             asyncio.create_task(index, name="indexing of search parameters"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
             asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
+            asyncio.create_task(components.dispatcher(count_subscriptions).keep_delivering(), name="subscriptions"),
         ]
         with health.drain_on_sigterm(settings.drain_seconds):
             yield
@@ -275,6 +285,10 @@ def _no_telemetry() -> dict[str, Any]:
 
 def _no_report(_: int) -> None:
     """Take the number of rows whose labels are pending, without metrics."""
+
+
+def _no_counts(_: Mapping[str, int]) -> None:
+    """Take the numbers of Subscriptions, without metrics."""
 
 
 def _refusing_page(smart: SmartContext) -> Page:

@@ -13,6 +13,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.resolver import PermissionResolver
 from fhir_server.errors import Problem
 from fhir_server.smart.tokens import tokens
+from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import Snapshot, Store
 
 _CACHE_SIZE = 4096
@@ -63,6 +64,10 @@ class Authenticator:
         if len(self._cache) > _CACHE_SIZE:
             self._cache.popitem(last=False)
         return permissions
+
+    async def permissions_of(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
+        """The permissions of a caller for whom the server acts later, at ``now`` (:mod:`fhir_server.smart.tokens.lasting`)."""
+        return await self._resolver.resolve(snapshot, principal, now)
 
     async def revalidate(self, snapshot: Snapshot, permissions: Permissions, now: int) -> Permissions:
         """The permissions as of this later snapshot.

@@ -209,6 +209,11 @@ class Permissions:
             now,
         )
 
+    def scope_condition(self, type: str, interactions: str) -> Filter:
+        """What scopes for any of ``interactions`` ask of a resource of ``type``; a condition that nothing meets without such a scope."""
+        covering = [scope for interaction in INTERACTIONS if interaction in interactions for scope in self.scopes(type, interaction)]
+        return self._any_scope_condition(type, covering)
+
     def seen_through(self, type: str) -> tuple[tuple[str, str], ...]:
         """The (type, search parameter) of the references by which the caller sees further rows of ``type``."""
         return catalog()[type].seen_through if type in types_seen_through() and self._referred_classes(type) else ()

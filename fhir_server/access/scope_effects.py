@@ -23,6 +23,7 @@ from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import Store
 
 _READ: Final = "rs"
+_SUBSCRIPTION: Final = "Subscription"
 
 
 class ScopeEffects:
@@ -67,6 +68,9 @@ def _letters(policy: Policy, actor: Actor, scope: Scope, type: str) -> str:
 
 
 def _has_effect(policy: Policy, actor: Actor, scope: Scope, type: str, letter: ScopeInteraction | str) -> bool:
+    if type == _SUBSCRIPTION:
+        # Whoever sees anything may subscribe to it.  It sends data to where the app says, so a scope for all types does not include it.
+        return letter in _READ or scope.type == type
     if letter in _READ:
         return any(decision.permits(policy, actor, VisibilityClass(data)) for data in data_classes(type))
     if letter == "d" and type != basic.TYPE.name:  # apps delete nothing but their own state

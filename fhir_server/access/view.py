@@ -282,6 +282,10 @@ class View:
         """Lines of the audit log, newest first: for :mod:`~fhir_server.access.audit_trail` alone, which decides what the caller sees."""
         return await self._snapshot.log_lines_unfiltered(AUDIT_LOG, key, before=before, limit=limit)
 
+    async def records_unfiltered(self, kind: str, prefix: str) -> tuple[tuple[str, bytes], ...]:
+        """(key, value) of key-value records: for code that keeps what belongs to callers, and asks for the caller's own alone."""
+        return await self._snapshot.records_unfiltered(kind, prefix)
+
     @property
     def terminology(self) -> Terminology:
         """The code systems, value sets and concept maps that the caller sees: the stored ones first."""

@@ -12,6 +12,8 @@ import fhir_server
 from fhir_server.clock import instant_text
 from fhir_server.interactions.patch import FORMATS
 from fhir_server.interactions.registry import REGISTRY
+from fhir_server.interactions.subscription_records import TYPE as SUBSCRIPTION
+from fhir_server.interactions.subscription_topics import topic_extensions
 from fhir_server.resources import catalog, definitions
 from fhir_server.search import custom_parameters, index
 from fhir_server.search.custom_parameters import CustomParameters
@@ -21,6 +23,7 @@ _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 _COMPARTMENT = "http://hl7.org/fhir/CompartmentDefinition"
 _BULK = "http://hl7.org/fhir/uv/bulkdata"
 _RAW = "Content is read and written as it is, too (http://hl7.org/fhir/R4/binary.html#rest)."
+_SUBSCRIPTIONS = "Channel rest-hook; criteria are a search of one type, or a topic."
 _OPERATIONS = tuple(dict.fromkeys((served.shape, served.definition) for served in REGISTRY if served.definition))
 _CODES = tuple(dict.fromkeys(served.code for served in REGISTRY if served.shape[:1] == ("{type}",) and served.code != "operation"))
 # http://hl7.org/fhir/R4/valueset-system-restful-interaction.html; one URL takes both kinds of Bundles
@@ -105,8 +108,22 @@ def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
     }
     if type == "Binary":
         resource["documentation"] = _RAW
+    if type == SUBSCRIPTION:
+        resource = _subscription(resource)
     resource["operation"] = _operations(type)
     return {name: value for name, value in resource.items() if value != []}
+
+
+def _subscription(resource: dict[str, Any]) -> dict[str, Any]:
+    """What of a type's capabilities Subscriptions have: they are no rows, have no history, and are written alone."""
+    kept = ("type", "searchParam", "conditionalRead", "referencePolicy")
+    return {
+        **{name: resource[name] for name in kept},
+        "extension": topic_extensions(),
+        "interaction": [{"code": code} for code in ("read", "create", "update", "delete", "search-type")],
+        "versioning": "no-version",
+        "documentation": _SUBSCRIPTIONS,
+    }
 
 
 def _operations(type: str) -> list[dict[str, str]]:

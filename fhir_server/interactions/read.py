@@ -7,9 +7,10 @@ from typing import Final
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.interactions import preconditions
+from fhir_server.interactions import preconditions, subscription_search
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers
 from fhir_server.interactions.service import Service
+from fhir_server.interactions.subscription_records import TYPE as SUBSCRIPTION
 from fhir_server.interactions.subset import SHAPING, shape_of, subset
 from fhir_server.search.suggestions import suggestion
 
@@ -23,7 +24,12 @@ async def read(view: View, request: Request, service: Service) -> Response:
 
 
 async def _read(view: View, type: str, id: str, service: Service) -> VisibleVersion:
-    """The current version; an AuditEvent may also be a line of the audit log.  Raises Problem ``not_found``, ``gone`` or ``forbidden``."""
+    """The current version; an AuditEvent may also be a line of the audit log, and a Subscription is a record.
+
+    Raises Problem ``not_found``, ``gone`` or ``forbidden``.
+    """
+    if type == SUBSCRIPTION:
+        return (await subscription_search.read(view, id)).version()
     try:
         return await view.read(type, id)
     except Problem as problem:

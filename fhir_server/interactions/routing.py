@@ -24,6 +24,8 @@ from fhir_server.interactions import (
     record_operations,
     search,
     search_several,
+    subscription_operations,
+    subscription_write,
     terminology_routes,
     validation,
     write,
@@ -125,12 +127,40 @@ _EXPORTS = (
     (("Patient", "$export"), f"{_BULK}/patient-export"),
     (("Group", "{id}", "$export"), f"{_BULK}/group-export"),
 )
+_BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition"
+_SUBSCRIPTION_WRITES: tuple[tuple[str, str, tuple[str, ...], Handler, BodyKind, Admission | None], ...] = (
+    ("create", "POST", ("Subscription",), subscription_write.create, "resource", subscription_write.admit_create),
+    ("update", "PUT", ("Subscription", "{id}"), subscription_write.update, "resource", subscription_write.admit_update),
+    ("delete", "DELETE", ("Subscription", "{id}"), subscription_write.delete, "", None),
+)
+_SUBSCRIPTION_OPERATIONS: tuple[tuple[tuple[str, ...], ReadHandler], ...] = (
+    (("$status",), subscription_operations.status),
+    (("{id}", "$status"), subscription_operations.status),
+    (("{id}", "$events"), subscription_operations.events),
+)
 
 ROUTES: tuple[Route, ...] = (
     _read_route("read", "GET", ("Binary", "{id}"), raw_binary.read, is_raw=True),
     _read_route("vread", "GET", ("Binary", "{id}", "_history", "{version}"), raw_binary.vread, is_raw=True),
     Route("create", "POST", ("Binary",), raw_binary.create, body="resource", admit=write_rights.admit_create, is_raw=True),
     Route("update", "PUT", ("Binary", "{id}"), raw_binary.update, body="resource", admit=write_rights.admit_update, is_raw=True),
+    *(
+        Route(code, method, shape, handle, batchable=False, body=body, admit=admit)
+        for code, method, shape, handle, body, admit in _SUBSCRIPTION_WRITES
+    ),
+    *(
+        _read_route(
+            "operation",
+            method,
+            ("Subscription", *rest),
+            handle,
+            body,
+            subscription_operations.admit if body else None,
+            definition=f"{_BACKPORT}/backport-subscription-{handle.__name__}",
+        )
+        for rest, handle in _SUBSCRIPTION_OPERATIONS
+        for method, body in _QUESTION_BODIES
+    ),
     _read_route("read", "GET", ("{type}", "{id}"), read.read),
     _read_route("vread", "GET", ("{type}", "{id}", "_history", "{version}"), read.vread),
     _read_route("history-instance", "GET", ("{type}", "{id}", "_history"), history.of_resource),

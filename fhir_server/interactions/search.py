@@ -19,6 +19,8 @@ from fhir_server.interactions.audit_search import AuditSearch
 from fhir_server.interactions.included import MAX_INCLUDED, included
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.service import Service
+from fhir_server.interactions.subscription_records import TYPE as SUBSCRIPTION
+from fhir_server.interactions.subscription_search import SubscriptionSearch
 from fhir_server.interactions.subset import subset
 from fhir_server.interactions.type_pages import read_page
 from fhir_server.search import query as queries
@@ -122,8 +124,10 @@ def next_link(service: Service, path: str, applied: Iterable[tuple[str, str]], e
     return bundle_json.query_url(service.base, path, [*pairs, ("_page", service.cursors.encrypt(end, bound))])
 
 
-def _source(view: View, type: str, service: Service) -> View | AuditSearch:
+def _source(view: View, type: str, service: Service) -> View | AuditSearch | SubscriptionSearch:
     """Where matches of this type come from: the View, and for AuditEvents also the audit log, if the caller may see any of it."""
+    if type == SUBSCRIPTION:
+        return SubscriptionSearch(view)
     trail = service.audit_trail
     return AuditSearch(view, trail, service.base) if type == AUDIT_EVENT and trail.covers(view.permissions) else view
 

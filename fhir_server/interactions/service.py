@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
@@ -24,6 +24,7 @@ from fhir_server.store import Snapshot, Store, Transaction
 from fhir_server.web.public_fetch import Hosts, Network
 from fhir_server.writing.parser import Parser
 from fhir_server.writing.search_parameters import SearchParameterFollower
+from fhir_server.writing.write_times import WritesInProgress, write_time
 from fhir_server.writing.writer import ResourceWriter
 
 T = TypeVar("T")
@@ -68,6 +69,8 @@ class Service:
     ``max_conditional_deletes``  the largest number of resources that one conditional delete deletes
     ``sources``  from where the files of an import come
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
+    ``endpoints``    which hosts notifications may be sent to
+    ``writes``       dates new versions, and says how far all of them are stored
     """
 
     store: Store
@@ -85,6 +88,8 @@ class Service:
     require_writable: Callable[[], Awaitable[None]] = no_restriction
     handling: Handling = "strict"
     sources: Sources = PUBLIC_SOURCES
+    endpoints: Hosts = Hosts.PUBLIC
+    writes: WritesInProgress = field(default_factory=WritesInProgress)
 
     def is_strict(self, request: Request) -> bool:
         """Whether a parameter that the server does not know is an error, as the Prefer header says, otherwise the setting."""
@@ -125,6 +130,10 @@ class Service:
         The job can run more than once.  Raises Problem ``unauthenticated``, or ``busy`` if the caller's permissions change
         during each attempt, or ``unprocessable`` for a resource that does not meet its profiles.
         """
+        with self.writes.begun(self.store.key_values.now):
+            return await self._write_with_view(request, audit, job)
+
+    async def _write_with_view(self, request: Request, audit: AuditContext, job: Callable[[WriteContext], Awaitable[T]]) -> T:
         checks = ProfileChecks(self.profiles)
         for attempt in range(_ATTEMPTS):
             permissions = audit.permissions if attempt == 0 and audit.just_admitted else None
@@ -133,9 +142,9 @@ class Service:
 
             async def run(tx: Transaction, permissions: Permissions = permissions) -> tuple[T, RecordedWrite | None]:
                 view = View(tx, await self.authenticator.revalidate(tx, permissions, request.now), request.now, audit.shown)
-                known = view.permissions
+                known, written_at = view.permissions, write_time(request.now, self.store.key_values.now())
                 follower = SearchParameterFollower(tx, known.parameters)
-                writer = ResourceWriter(tx, self.labeler, self.base, request.now, pending=known.pending, parameters=follower)
+                writer = ResourceWriter(tx, self.labeler, self.base, written_at, pending=known.pending, parameters=follower)
                 checks.begin()
                 with in_use(known.parameters):
                     result = await job(WriteContext(view, tx, writer, checks))

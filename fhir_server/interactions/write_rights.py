@@ -7,6 +7,7 @@ from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import app_state
 from fhir_server.interactions.messages import Request
+from fhir_server.interactions.subscription_records import TYPE as SUBSCRIPTION
 from fhir_server.resources.references import versioned_target
 from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.writing.draft import Draft
@@ -19,22 +20,30 @@ def admit_create(permissions: Permissions, type: str) -> None:
 
 
 def admit_update(permissions: Permissions, type: str) -> None:
-    """Require that the caller may update resources of this type.  Raises Problem ``forbidden``."""
+    """Require that the caller may update resources of this type.  Raises Problem ``forbidden`` or ``invalid``."""
+    _require_row(type)
     _require_may_write(permissions, type, "u")
 
 
 def admit_conditional_update(permissions: Permissions, type: str) -> None:
-    """Require that the caller may update resources of this type, and search for them.  Raises Problem ``forbidden``."""
+    """Require that the caller may update resources of this type, and search for them.  Raises Problem ``forbidden`` or ``invalid``."""
+    _require_row(type)
     _require_may_write(permissions, type, "u")
     permissions.require(type, "s")
 
 
 def require_may_delete(permissions: Permissions, type: str, request: Request) -> None:
     """Require that the caller may delete resources of this type.  Raises Problem ``forbidden`` or ``precondition_required``."""
+    _require_row(type)
     permissions.require(type, "d")
     if not permissions.may_write_labels and not (app_state.covers_app_state(permissions, type) and permissions.may_write(type, "d")):
         raise Problem("forbidden", f"This caller may not delete {type}.")
     app_state.require_condition(permissions, type, request)
+
+
+def _require_row(type: str) -> None:
+    if type == SUBSCRIPTION:
+        raise Problem("invalid", "A Subscription is changed by PUT and DELETE of its URL alone, and not in a Bundle.")
 
 
 def _require_may_write(permissions: Permissions, type: str, interaction: ScopeInteraction) -> None:

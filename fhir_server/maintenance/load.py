@@ -29,6 +29,8 @@ from fhir_server.writing.writer import ResourceWriter, rank
 
 _PAUSES: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds between attempts while the store is busy, which is two minutes in all
 
+_NOT_LOADED: Final = "Subscription"
+
 
 @dataclass(slots=True)
 class LoadReport:
@@ -124,6 +126,8 @@ class Loader:
         if item.problem is not None:
             raise item.problem
         draft = parse_draft(item.text, base=self._base, conditional=True)
+        if draft.type == _NOT_LOADED:
+            raise Problem("unprocessable", "A Subscription is made by its subscriber: a file does not say whose access it rests on.")
         if self._profiles is not None and self._profiles.must_check(draft.type, draft.value):
             await self._profiles.require(draft.type, draft.value)
         return draft

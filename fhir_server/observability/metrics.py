@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -47,6 +48,13 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
+        self._subscriptions = Gauge(
+            "fhir_server_subscriptions",
+            "Subscriptions by status; those in error or off have notifications that were not delivered",
+            ("status",),
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if FOLDER not in os.environ:
             ProcessCollector(registry=self._registry)
@@ -70,6 +78,11 @@ class Metrics:
     def set_pending_labels(self, count: int) -> None:
         """Say how many resources are hidden until they are labeled again."""
         self._pending_labels.set(count)
+
+    def set_subscriptions(self, counts: Mapping[str, int]) -> None:
+        """Say how many Subscriptions have which status."""
+        for status in ("requested", "active", "error", "off"):
+            self._subscriptions.labels(status).set(counts.get(status, 0))
 
     def set_operation(self, level: int) -> None:
         """Say what the operator allows: 0 everything, 1 reading, 2 nothing."""

@@ -49,7 +49,7 @@ async def fetch_part(
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
     try:
         async with asyncio.timeout(SECONDS):
-            async with sent(network, "GET", url, await checked_address(network, url, hosts), headers, {}) as response:
+            async with sent(network, "GET", url, await checked_address(network, url, hosts), headers) as response:
                 return await _read(response, start, validator, is_enough)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         raise UnfetchableError from None

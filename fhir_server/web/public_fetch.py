@@ -119,15 +119,24 @@ async def fetch(network: Network, url: str, hosts: Hosts) -> FetchedDocument:
 
 async def post_form(network: Network, url: str, hosts: Hosts, fields: Mapping[str, str]) -> int:
     """Post a form to one of these hosts and return the status of the answer, whose body is not read.  Raises UnfetchableError."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return await send(network, "POST", url, hosts, headers, urlencode(fields).encode())
+
+
+async def send(
+    network: Network, method: str, url: str, hosts: Hosts, headers: Mapping[str, str], content: bytes, deadline: float = DEADLINE
+) -> int:
+    """Send a body to one of these hosts and return the status of the answer, whose body is not read.
+
+    ``deadline``: seconds for all of it.  Raises UnfetchableError.
+    """
     if not is_allowed(url, hosts):
         raise UnfetchableError
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
     try:
-        async with (
-            asyncio.timeout(DEADLINE),
-            sent(network, "POST", url, await checked_address(network, url, hosts), headers, fields) as response,
-        ):
-            return response.status_code
+        async with asyncio.timeout(deadline):
+            address = await checked_address(network, url, hosts)
+            async with sent(network, method, url, address, headers, content, deadline) as response:
+                return response.status_code
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         raise UnfetchableError from None
 
@@ -143,13 +152,13 @@ async def checked_address(network: Network, url: str, hosts: Hosts) -> str:
 
 
 async def _fetch_from(network: Network, url: str, address: str) -> FetchedDocument:
-    async with sent(network, "GET", url, address, {}, {}) as response:
+    async with sent(network, "GET", url, address, {}) as response:
         return await _read(response)
 
 
 @asynccontextmanager
 async def sent(
-    network: Network, method: str, url: str, address: str, headers: Mapping[str, str], fields: Mapping[str, str]
+    network: Network, method: str, url: str, address: str, headers: Mapping[str, str], content: bytes = b"", deadline: float = DEADLINE
 ) -> AsyncIterator[httpx.Response]:
     """Send a request to this address of the URL's host.  The body of the response is not read yet."""
     target = httpx.URL(url)
@@ -157,8 +166,8 @@ async def sent(
         method,
         target.copy_with(host=address),
         headers={**_HEADERS, **headers, "Host": target.netloc.decode("ascii")},
-        content=urlencode(fields) if fields else None,
-        extensions={"sni_hostname": target.host, "timeout": httpx.Timeout(DEADLINE).as_dict()},
+        content=content or None,
+        extensions={"sni_hostname": target.host, "timeout": httpx.Timeout(deadline).as_dict()},
     )
     async with httpx.AsyncClient(transport=network.transport, verify=_ssl_context(), trust_env=False, follow_redirects=False) as client:
         response = await client.send(request, stream=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _log = logging.getLogger("fhir_server")
@@ -25,6 +27,39 @@ def time_after(previous: int, now: int) -> int:
         return now
     warn_if_behind(previous, now)
     return previous + _STEP
+
+
+LATEST_DELAY: Final = 1_000_000  # microseconds by which the time of a new version may be before the transaction that stores it
+
+
+def write_time(requested: int, now: int) -> int:
+    """The time of what a transaction stores ``now`` for a request of the instant ``requested``.
+
+    It is that of the request, unless the request took long to come to its transaction: whoever follows the changes of a store could
+    be past it by then.
+    """
+    return max(requested, now - LATEST_DELAY)
+
+
+class WritesInProgress:
+    """The writes of this process that are not stored yet."""
+
+    def __init__(self) -> None:
+        self._begun: dict[object, int] = {}
+
+    @contextmanager
+    def begun(self, now: Callable[[], int]) -> Iterator[None]:
+        """A write, from before its transaction begins until it is stored or given up."""
+        key = object()
+        self._begun[key] = now() - LATEST_DELAY
+        try:
+            yield
+        finally:
+            del self._begun[key]
+
+    def stored_until(self, now: int) -> int:
+        """The instant before which no version of this process will be dated any more."""
+        return min([now - LATEST_DELAY, *self._begun.values()])
 
 
 def warn_if_behind(latest: int, now: int) -> None:

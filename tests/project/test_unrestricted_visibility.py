@@ -10,6 +10,7 @@ SOURCES = Path(__file__).parents[2] / "fhir_server"
 CALLERS = {
     "access/resolver.py resolve": "reads birth dates, relationships and consents to find out what the caller may see",
     "access/resolver.py accessible_records": "reads the same facts to find out which records a person may open",
+    "subscriptions/dispatcher.py _look_for_changes": "finds out of which types anything was stored, and gives out nothing of it",
     "maintenance/check_references.py _rows": "looks for references that cannot be read, for the operator",
     "maintenance/load.py _one_match": "finds what a conditional reference in the operator's file names",
     "maintenance/export.py _export_type": "exports the store for its operator",

@@ -50,6 +50,7 @@ def whole() -> Iterator[Whole]:
             "patient/Observation.cs?category=a|laboratory,a|survey",
         ),
         ("parent-a", "teen", "patient/Condition.rs patient/Observation.rs", "patient/Observation.rs"),
+        ("parent-a", "teen", "patient/Subscription.cruds patient/Observation.r", "patient/Subscription.cruds patient/Observation.r"),
         ("parent-a", "child", "patient/Condition.rs patient/Observation.rs", "patient/Condition.rs patient/Observation.rs"),
     ],
 )
@@ -101,7 +102,8 @@ def test_granted_letters_are_those_that_the_server_carries_out(whole: Whole) -> 
             reads = any(permits(policy, actor, VisibilityClass(data)) for data in data_classes(type))
             writes = [letter for letter in "cu" if may_write(policy, actor, type, letter)]
             deletes = ["d"] if type == "Basic" and may_write(policy, actor, type, "d") else []
-            expected = {*writes, *deletes, *("rs" if reads else "")}
+            # Whoever sees anything may subscribe to it.
+            expected = set(INTERACTIONS) if type == "Subscription" else {*writes, *deletes, *("rs" if reads else "")}
             assert left == "".join(letter for letter in INTERACTIONS if letter in expected), (kind, type)
 
 

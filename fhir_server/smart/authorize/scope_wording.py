@@ -47,6 +47,7 @@ _TYPES: Final = {
     "RelatedPerson": "Family and representatives",
     "ServiceRequest": "Orders and referrals",
     "Specimen": "Samples",
+    "Subscription": "Messages to the app's server when something changes",
 }
 # What patients and proxies add of these types
 _WRITTEN_BY_PATIENTS: Final = {

@@ -63,6 +63,14 @@ async def of_client(store: Store, client_id: str, now: int) -> tuple[TokenGrant,
     return await _list(store, _client_kind(client_id), now)
 
 
+async def end_of(store: Store, grant: TokenGrant, now: int) -> int:
+    """When the last token of this person's grant expires, in microseconds; 0 if it has ended or was revoked."""
+    if grant.username is None:
+        return 0
+    text = await store.key_values.get(_user_kind(grant.username), grant.family, now)
+    return 0 if text is None else msgspec.json.decode(text, type=TokenGrant).expires
+
+
 async def revoke(store: Store, grants: Iterable[TokenGrant], which: _Which = lambda _: True) -> None:
     """Revoke the families of those grants for which ``which`` is true."""
     for grant in grants:

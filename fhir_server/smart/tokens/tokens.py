@@ -71,8 +71,13 @@ class IssuedTokens(msgspec.Struct, frozen=True):
 async def resolve_principal(store: Store, token: str, now: int) -> Principal | None:
     """The caller that a bearer token identifies.  None if it is unknown, expired or revoked, or its client or account is gone."""
     grant = await token_grants.find(store, ACCESS, digest(token), now)
-    client = None if grant is None else await clients.find(store, grant.client_id)
-    if grant is None or client is None or grant.expires <= now:
+    return None if grant is None else await principal_of(store, grant, now)
+
+
+async def principal_of(store: Store, grant: TokenGrant, now: int) -> Principal | None:
+    """The caller that a grant identifies.  None if it has expired, or its client, account, session or approval is gone."""
+    client = await clients.find(store, grant.client_id)
+    if client is None or grant.expires <= now:
         return None
     user = await find_account(store, grant)
     if grant.username and (user is None or not client.is_as_allowed(grant.app, grant.since)):
