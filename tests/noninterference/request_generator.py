@@ -19,6 +19,7 @@ from tests.noninterference.case_generator import Case
 from tests.noninterference.content_requests import ContentRequests
 from tests.noninterference.paired_server import Ask
 from tests.noninterference.probes import Probes
+from tests.noninterference.rare_secrets import HERE
 from tests.noninterference.resource_factory import CODES, KINDS, LOINC
 from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, text_of
 
@@ -116,6 +117,8 @@ class Asker(ContentRequests):
         asks += self.steady_content()
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += self.steady_histories()
+        if any(name.startswith("Location/") for name in self._probes.hidden_ids):
+            asks += [Ask.get("near", "Location", [("near", HERE), *more]) for more in ((), (("_summary", "count"),))]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         asks += [Ask.get("export", path, prefer="respond-async") for path in ("$export", "Patient/$export")]
         asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
@@ -173,7 +176,7 @@ class Asker(ContentRequests):
         if kind in ("number", "quantity"):
             return self._pick("4", "5", "5.1", "13.5", "100")
         if kind == "special":
-            return self._pick("42.25|-83.69", "42.25|-83.69|11.20|km", "0|0|5000|[mi_i]", "91|0")
+            return self._pick(HERE, f"{HERE}|11.20|km", "0|0|5000|[mi_i]", "91|0")
         if kind == "date":
             return self._pick("2026", "2026-05", "2026-05-19", "2027-01-01")
         return self._pick("718-7", "final", "true", "A-100", "A-101", UNKNOWN)
