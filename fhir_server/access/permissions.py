@@ -247,6 +247,16 @@ class Permissions:
         internal = self.classes.unconditional.get("internal", frozenset())
         return tuple(replace(clause, classes=clause.classes | internal) for clause in clauses if clause.classes)
 
+    def owners(self, type: str) -> frozenset[str] | None:
+        """The patients whose rows of ``type`` the caller sees; None: any patient's, as also of a type with rows common to all."""
+        if self.patients is None and not self.principal.patient:
+            return None
+        if not COMMON_DATA_CLASSES.isdisjoint(data_classes(type)):
+            return None
+        levels = {scope.level for interaction in INTERACTIONS for scope in self.scopes(type, interaction)}
+        found = [self._patients_at_level(level) for level in levels]
+        return None if None in found else frozenset[str]().union(*[patients for patients in found if patients is not None])
+
     def _patients_at_level(self, level: str) -> frozenset[str] | None:
         """The patients whose rows a scope of this level covers: ``patient/`` means the patient in context, for every caller."""
         if level == "patient" and self.principal.patient:

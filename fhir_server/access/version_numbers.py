@@ -19,11 +19,15 @@ from fhir_server.store.version_summary import NO_VERSION, changes_of_guarded_par
 
 
 class Sight(NamedTuple):
-    """What a caller sees: the admitted classes, the rows (of those that guard parts), and until when released (None: all)."""
+    """What a caller sees: the admitted classes, the rows (of those that guard parts), until when released (None: all), and of whom.
+
+    ``patients``: whose versions the caller sees; None: any patient's.
+    """
 
     classes: frozenset[int]
     shown: frozenset[str]
     released: int | None
+    patients: frozenset[str] | None = None
 
     def sees(self, class_id: int, release_at: int) -> bool:
         """Whether versions of this class and release are visible."""
@@ -51,6 +55,7 @@ def count(history: VersionHistory, sight: Sight, *, is_visible: bool = False) ->
 
     ``is_visible``: the caller passed the check of visibility for this version, so it counts.
     """
+    history = history.of_patients(sight.patients)
     before = count_earlier(history, sight)
     digest = history.digest
     if not is_visible and not sight.sees(digest.class_id, digest.release_at):
@@ -70,7 +75,7 @@ def _differs(digest: VersionDigest, last: VersionDigest | None, sight: Sight) ->
 
 def count_earlier(history: VersionHistory, sight: Sight) -> Counted:
     """The caller's newest version among those before this one."""
-    summary = history.earlier
+    summary = history.of_patients(sight.patients).earlier
     if summary is None:
         return _NONE
     seen = {number for number, view in enumerate(summary.views) if sight.sees(*view)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fhir_server import jsontext
 from fhir_server.access import version_numbers
@@ -19,6 +19,7 @@ from fhir_server.clock import instant_text
 from fhir_server.search.rows import Entry
 from fhir_server.store import Row, VersionDigest, VersionHistory
 
+_MOST_OWNERS: Final = 16  # a version of more patients does not say to whom it belongs, so that it stays small
 _VERSION_META = re.compile(rb'"meta":\{"versionId":"[^"]*","lastUpdated":"[^"]*"')
 
 
@@ -35,7 +36,7 @@ def with_version_meta(body: bytes, version: int, updated: int) -> bytes:
 def version_digest(row: Row) -> VersionDigest:
     """The digest of one version."""
     if row.interaction == "delete":
-        return VersionDigest(row.version, row.updated, row.class_id, row.release_at, ())
+        return VersionDigest(row.version, row.updated, row.class_id, row.release_at, (), patients=_owners(row))
     rest, parts = _split(row)
     plain: dict[int, list[bytes]] = {}
     guarded: dict[tuple[tuple[int, ...], tuple[str, ...]], list[bytes]] = {}
@@ -46,7 +47,11 @@ def version_digest(row: Row) -> VersionDigest:
             plain.setdefault(part.class_id, []).append(part.text)
     digests = ((row.class_id, _digest([rest])), *((class_id, _digest(texts)) for class_id, texts in sorted(plain.items())))
     guarded_parts = tuple((_digest(texts), *condition) for condition, texts in sorted(guarded.items()))
-    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, guarded_parts)
+    return VersionDigest(row.version, row.updated, row.class_id, row.release_at, digests, guarded_parts, patients=_owners(row))
+
+
+def _owners(row: Row) -> tuple[str, ...] | None:
+    return row.patients if len(row.patients) <= _MOST_OWNERS else None
 
 
 class _Part(NamedTuple):
@@ -106,13 +111,12 @@ def _digest(parts: Iterable[bytes]) -> str:
     return blake2b(b"\0".join(parts), digest_size=9).hexdigest()
 
 
-def visible_version(history: VersionHistory, classes: frozenset[int], shown: frozenset[str], released: int | None) -> tuple[int, int]:
-    """The (version number, time) of a version for a caller admitted to ``classes`` who sees the rows ``shown``.
+def visible_version(history: VersionHistory, sight: Sight) -> tuple[int, int]:
+    """The (version number, time) of a version for a caller.
 
-    ``released``: exclude versions released later than this instant (None: the caller sees them before release).
     The version itself always counts: the caller has passed the check of visibility for it.
     """
-    counted = version_numbers.count(history, Sight(classes, shown, released), is_visible=True)
+    counted = version_numbers.count(history, sight, is_visible=True)
     return counted.number, counted.updated
 
 

@@ -189,7 +189,7 @@ class View:
 
     def _versions_of(self, type: str, id: str, interactions: str) -> VisibleHistory:
         classes, released = self.permissions.admitted_classes(type), self.now if self.permissions.released_only else None
-        sight = None if self.permissions.sees_everything else Sight(classes, frozenset(), released)
+        sight = None if self.permissions.sees_everything else Sight(classes, frozenset(), released, self.permissions.owners(type))
         return VisibleHistory(self._snapshot, type, id, self._visibility(type, interactions), sight, self._shown)
 
     async def find(
@@ -377,7 +377,7 @@ class View:
             body = jsontext.remove_paths(body, hidden)
         if row.history is not None:
             released = self.now if self.permissions.released_only else None
-            version, updated = versions.visible_version(row.history, admitted, shown, released)
+            version, updated = versions.visible_version(row.history, Sight(admitted, shown, released, self.permissions.owners(row.type)))
             if body and (version, updated) != (row.version, row.updated):
                 body = versions.with_version_meta(body, version, updated)
         return VisibleVersion(row.type, row.id, version, updated, body, row.interaction)

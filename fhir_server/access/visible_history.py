@@ -58,6 +58,7 @@ class VisibleHistory:
         self._looked_up: set[str] = set()
         self._window: dict[int, VersionStamp] = {}
         self._horizon = 0
+        self._first = 1  # the version from which on the resource belongs to whose rows the caller sees
         self._newest: tuple[Row, Counted] | None = None
         self._is_read = False
 
@@ -243,14 +244,17 @@ class VisibleHistory:
         """A visible row as the caller counts it."""
         if self._sight is None or row.history is None:
             return Counted(row.version if self._sight is None else 1, row.version, row.updated)
+        self._first = max(self._first, row.history.first_of(self._sight.patients))
         return version_numbers.count(row.history, await self._sight_of(row.history), is_visible=True)
 
     async def _count_stamp(self, stamp: VersionStamp | None) -> Counted:
         """The caller's newest version among a stored one and those before it."""
-        history = stamp.history() if stamp else None
+        if stamp is None or stamp.version < self._first:
+            return Counted(0, 0, 0)
+        history = stamp.history()
         if history is not None:
             return version_numbers.count(history, await self._sight_of(history))
-        if stamp is None or self._sight is None or not self._sight.sees(stamp.class_id, stamp.release_at):
+        if self._sight is None or not self._sight.sees(stamp.class_id, stamp.release_at):
             return Counted(0, 0, 0)
         return Counted(1, stamp.version, stamp.updated)
 

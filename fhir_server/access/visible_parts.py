@@ -24,6 +24,6 @@ def guards(row: Row) -> Iterator[str]:
 
 
 def ids_in(where: Filter) -> frozenset[str] | None:
-    """The ids to which a condition limits rows; None if it limits them to none."""
+    """The ids to which a condition limits rows; None if it does not limit them."""
     ids = [part.ids for part in (where.parts if isinstance(where, AllOf) else (where,)) if isinstance(part, IdIs)]
     return frozenset.intersection(*ids) if ids else None

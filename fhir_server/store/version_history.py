@@ -27,7 +27,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     ``digests`` holds (class id, digest) of each part of the body: the row's own class, and each labeled element's.
     ``guarded_parts`` has the same for the parts that are guarded by other rows: (digest, classes, targets), all of which a caller
     must see to see the part.  ``declassifies``: with this version, what earlier ones have lent to other rows is released.
-    ``own_release_at``: the release date that the version itself states, if any.
+    ``own_release_at``: the release date that the version itself states, if any.  ``patients``: whose version it is; None: not known.
     """
 
     version: int
@@ -38,6 +38,7 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
     guarded_parts: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = ()
     declassifies: bool = False
     own_release_at: int = 0
+    patients: tuple[str, ...] | None = None
 
 
 class LatestVersion(msgspec.Struct, frozen=True, array_like=True):
@@ -94,11 +95,46 @@ class VersionSummary(msgspec.Struct, frozen=True, array_like=True):
     lent: tuple[tuple[int, int, int], ...] = ()
 
 
+class LaterOwners(msgspec.Struct, frozen=True, array_like=True):
+    """Patients of a version to whom its resource does not belong since its first version.
+
+    ``first``    the version from which on it belongs to them
+    ``earlier``  all versions from that one up to the one before; None if there are none
+    """
+
+    patients: tuple[str, ...]
+    first: int
+    earlier: VersionSummary | None
+
+
 class VersionHistory(msgspec.Struct, frozen=True, array_like=True):
-    """The digest of a version, and the summary of those before it; None if it is the first."""
+    """The digest of a version, and the summary of those before it; None if it is the first.
+
+    ``later_owners``: who sees rows of these patients alone does not see all versions, and counts those that are theirs.
+    """
 
     digest: VersionDigest
     earlier: VersionSummary | None = None
+    later_owners: tuple[LaterOwners, ...] = ()
+
+    def of_patients(self, patients: frozenset[str] | None) -> VersionHistory:
+        """What callers know of it who see rows of these patients alone (None: of any)."""
+        found = self._joined_by(patients)
+        return VersionHistory(self.digest, found.earlier) if found else self
+
+    def first_of(self, patients: frozenset[str] | None) -> int:
+        """The version from which on the resource belongs to these patients."""
+        found = self._joined_by(patients)
+        return found.first if found else 1
+
+    def _joined_by(self, patients: frozenset[str] | None) -> LaterOwners | None:
+        """The first of these patients to whom it belongs, unless it belongs to one of them from its first version on."""
+        if patients is None or not self.later_owners:
+            return None
+        found = [one for one in self.later_owners if not patients.isdisjoint(one.patients)]
+        later = {patient for one in found for patient in one.patients}
+        since_first = patients.intersection(self.digest.patients or ()) - later
+        return None if since_first else min(found, key=lambda one: one.first, default=None)
 
 
 class VersionStamp(msgspec.Struct, frozen=True):

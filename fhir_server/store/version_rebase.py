@@ -12,9 +12,26 @@ from collections.abc import Mapping
 
 import msgspec
 
-from fhir_server.store.version_history import Condition, LatestVersion, VersionChanges, VersionDigest, VersionSummary
+from fhir_server.store.version_history import (
+    Condition,
+    LaterOwners,
+    LatestVersion,
+    VersionChanges,
+    VersionDigest,
+    VersionHistory,
+    VersionSummary,
+)
 
 View = tuple[int, int]  # class and release
+
+
+def rebased_history(was: VersionHistory, new: VersionDigest, views: Mapping[View, View]) -> VersionHistory:
+    """The history of a version before which all are purged, for its new digest; ``views``: as for :func:`rebased`."""
+    later: list[LaterOwners] = []
+    for one in was.later_owners:
+        if kept := tuple([patient for patient in one.patients if patient in (new.patients or ())]):
+            later.append(LaterOwners(kept, one.first, rebased(one.earlier, was.digest, new, views) if one.earlier else None))
+    return VersionHistory(new, rebased(was.earlier, was.digest, new, views) if was.earlier else None, tuple(later))
 
 
 def rebased(earlier: VersionSummary, old: VersionDigest, new: VersionDigest, views: Mapping[View, View]) -> VersionSummary:

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fhir_server.store.version_history import Condition, LatestVersion, VersionChanges, VersionDigest, VersionHistory, VersionSummary
+from fhir_server.store.version_history import (
+    Condition,
+    LaterOwners,
+    LatestVersion,
+    VersionChanges,
+    VersionDigest,
+    VersionHistory,
+    VersionSummary,
+)
 
 _View = tuple[int, int]  # class and release of versions
 NO_VERSION = -1
@@ -18,7 +26,21 @@ NO_VERSION = -1
 
 def following(history: VersionHistory | None, digest: VersionDigest) -> VersionHistory:
     """The history of the version with this digest, which follows the one with ``history``."""
-    return VersionHistory(digest, None if history is None else _extended(history.earlier, history.digest))
+    if history is None:
+        return VersionHistory(digest)
+    return VersionHistory(digest, _extended(history.earlier, history.digest), tuple(_later_owners(history, digest)))
+
+
+def _later_owners(history: VersionHistory, new: VersionDigest) -> Iterator[LaterOwners]:
+    """See :attr:`VersionHistory.later_owners`."""
+    was, now = history.digest.patients, new.patients
+    if was is None or now is None:
+        return
+    for one in history.later_owners:
+        if kept := tuple([patient for patient in one.patients if patient in now]):
+            yield LaterOwners(kept, one.first, _extended(one.earlier, history.digest))
+    if joined := tuple([patient for patient in now if patient not in was]):
+        yield LaterOwners(joined, new.version, None)
 
 
 def _extended(earlier: VersionSummary | None, new: VersionDigest) -> VersionSummary:

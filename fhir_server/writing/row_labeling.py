@@ -25,7 +25,7 @@ from fhir_server.search import index, words
 from fhir_server.search.custom_parameters import kind_of_entries
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionHistory, version_summary
-from fhir_server.store.version_rebase import View, rebased
+from fhir_server.store.version_rebase import View, rebased_history
 from fhir_server.writing.joined_labels import joined
 from fhir_server.writing.meta import INTERNAL_META
 from fhir_server.writing.path_index import PathIndex
@@ -118,7 +118,7 @@ class RowLabeler:
                 own_release_at=security_labels.release_at(value, self._labeler.policy.timezone),
             )
             if purged is not None and was is not None and was.earlier is not None:
-                known = VersionHistory(digest, rebased(was.earlier, was.digest, digest, purged))
+                known = rebased_history(was, digest, purged)
             else:
                 known = version_summary.following(history, digest)
         # Also None: a row that is labeled again may have had a history, with the labels of that time.

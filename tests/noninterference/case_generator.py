@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from tests.noninterference.hidden_parts import STEP, Edits, Touches
+from tests.noninterference.hidden_parts import STEP, Edits
 from tests.noninterference.hidden_rows import HiddenRows
 from tests.noninterference.oracle import BORN, CALLERS, CLASSES, FACTS, HIDDEN, OWNED, ROWS, SHOWN, START
 from tests.noninterference.paired_server import SECOND, Caller, Write
+from tests.noninterference.rare_secrets import RareSecrets
 from tests.noninterference.resource_factory import (
     CLINICIAN_HOLDS,
     DATES,
@@ -104,7 +105,7 @@ def _edited(write: Write, edits: Iterable[tuple[str, Any]]) -> Write:
     return replace(write, resource=resource)
 
 
-class Drawing(HiddenRows, Touches):
+class Drawing(HiddenRows, RareSecrets):
     """Draws one case."""
 
     def __init__(self, seed: int, caller: Caller, open: frozenset[str] = OPEN) -> None:
@@ -124,6 +125,8 @@ class Drawing(HiddenRows, Touches):
         secrets = [self._secret() for _ in range(self.random.randint(4, 9))]
         secrets += self._touches(self.random.randint(4, 8))
         late = [self._secret() for _ in range(2)]
+        if seed // len(CALLERS) % 2:
+            secrets += [Secret(kind, sides) for kind, sides in self.rare().items()]
         return Case(seed, self.caller, tuple(self.shown), tuple(secrets), tuple(late))
 
     def _word(self) -> str:

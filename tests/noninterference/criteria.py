@@ -6,6 +6,7 @@ import json
 
 from fhir_server.search.words import CONTENT, NARRATIVE
 from tests.noninterference.capability import Capability, Way
+from tests.noninterference.rare_secrets import HERE
 from tests.noninterference.resource_factory import CODES, KINDS, LOINC
 from tests.noninterference.write_requests import UNKNOWN, Writes
 
@@ -52,7 +53,7 @@ class Criteria(Writes):
         if kind in ("number", "quantity"):
             return self._pick("4", "5", "5.1", "13.5", "100")
         if kind == "special":
-            return self._pick("42.25|-83.69", "42.25|-83.69|11.20|km", "0|0|5000|[mi_i]", "91|0")
+            return self._pick(HERE, f"{HERE}|11.20|km", "0|0|5000|[mi_i]", "91|0")
         if kind == "date":
             return self._pick("2026", "2026-05", "2026-05-19", "2027-01-01")
         return self._pick("718-7", "final", "true", "A-100", "A-101", UNKNOWN)

@@ -289,15 +289,15 @@ class Graph:
                 self.nodes = kept
                 return HiddenWrite(kind, node, node.body(bool(node.sensitive), references), quiet=not references)
             case "other patient" if node.type not in DIRECTORY:
-                return HiddenWrite(kind, node, _of_another(body, self.patient), quiet=True)
+                return HiddenWrite(kind, node, of_another(body, self.patient), quiet=True)
         extra = {"meta": {"security": [{"system": ACT, "code": self.random.choice(("HIV", "PSY", "SDV"))}]}}
         return HiddenWrite("relabel", node, body | extra, quiet=False)
 
 
-def _of_another(row: Json, patient: str) -> Json:
+def of_another(row: Json, patient: str, other: str = "elder") -> Json:
     """Return the row about another patient, as when it was filed under the wrong one."""
     text = row | {"contained": row.get("contained", [])}
-    moved = _replaced(text, f"Patient/{patient}", "Patient/elder")
+    moved = _replaced(text, f"Patient/{patient}", f"Patient/{other}")
     return {name: value for name, value in moved.items() if value != []}
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access import visible_changes
+from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.access.visible_changes import HistoryPeriod, VisibleChanges
 from fhir_server.interactions import history
@@ -88,3 +89,8 @@ def a_page_of_a_history_lacks_what_was_passed_over(patch: Patch) -> None:
         return [entry for entry in entries if entry is not None]
 
     patch.setattr(VisibleChanges, "page", page)
+
+
+@leak("R02")
+def versions_of_another_patient_are_counted(patch: Patch) -> None:
+    patch.setattr(Permissions, "owners", lambda self, type: None)

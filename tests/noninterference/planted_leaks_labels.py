@@ -51,7 +51,7 @@ def values_of_a_labelled_component_are_left_in(patch: Patch) -> None:
 @leak("R02")
 def versions_from_before_the_release_are_counted(patch: Patch) -> None:
     exact = versions.visible_version
-    patch.setattr(versions, "visible_version", lambda digests, classes, shown, released: exact(digests, classes, shown, None))
+    patch.setattr(versions, "visible_version", lambda history, sight: exact(history, sight._replace(released=None)))
 
 
 @leak("Q13", stored=True)

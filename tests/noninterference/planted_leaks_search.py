@@ -14,10 +14,11 @@ from fhir_server.access.visible_history import NumberedPage, VisibleHistory
 from fhir_server.errors import Problem
 from fhir_server.interactions import messages, paged_parameters, read, search, write
 from fhir_server.search import hidden_references, match, words
-from fhir_server.search.filters import EVERYTHING, Has, Not, Present, ReferredBy, RefersToMatch, WordIs
+from fhir_server.search.filters import EVERYTHING, Has, NearTo, Not, Present, ReferredBy, RefersToMatch, WordIs
 from fhir_server.search.rows import Position
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import memory, row_order
+from fhir_server.store.conditions import conjuncts
 from tests.noninterference.planted_leaks import AnyClass, Patch, leak, of_record, relook, sighted, unlimited
 
 # Totals, order and pages
@@ -190,6 +191,20 @@ def words_are_looked_for_in_hidden_parts_too(patch: Patch) -> None:
 def all_words_are_those_of_the_row(patch: Patch) -> None:
     exact = words.entries
     patch.setattr(words, "entries", lambda type, resource, apart=(): exact(type, resource))
+
+
+@leak("Q06")
+def places_nearby_are_those_of_the_store(patch: Patch) -> None:
+    exact = View.find
+
+    async def find(self: View, type: str, where: Any, **given: Any) -> Any:
+        other = View(self._snapshot, self.permissions, self.now)
+        if any(isinstance(part, Has) and isinstance(part.predicate, NearTo) for part in conjuncts(where)):
+            visibility = await unlimited(self)
+            other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
+        return await exact(other, type, where, **given)
+
+    patch.setattr(View, "find", find)
 
 
 def _steps_that_see(patch: Patch, function: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.noninterference.criteria import Criteria
 from tests.noninterference.import_requests import ImportRequests
 from tests.noninterference.paired_server import Ask
+from tests.noninterference.rare_secrets import HERE
 
 
 class SteadyRequests(Criteria, ImportRequests):
@@ -17,6 +18,8 @@ class SteadyRequests(Criteria, ImportRequests):
         asks += self.steady_content()
         asks += [Ask.get("history", f"{name}/_history", [("_count", count)]) for name in self._probes.shown_ids for count in ("1", "50")]
         asks += self.steady_histories()
+        if any(name.startswith("Location/") for name in self._probes.hidden_ids):
+            asks += [Ask.get("near", "Location", [("near", HERE), *more]) for more in ((), (("_summary", "count"),))]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         since = ("_since", "2000-01-01T00:00:00Z")  # with it, an export has deletions, too
         asks += [Ask.get("export", path, pairs, prefer="respond-async") for path, pairs in (("$export", []), ("Patient/$export", [since]))]

@@ -48,13 +48,30 @@ def test_each_caller_counts_as_if_going_through_all_versions(seed: int) -> None:
     for sight in sights:
         for length, history in enumerate(histories, 1):
             counted = version_numbers.count(history, sight, is_visible=True)
-            assert (counted.number, counted.updated) == oracle.visible_version(digests[:length], *sight)
+            assert (counted.number, counted.updated) == oracle.visible_version(digests[:length], *sight[:3])
             counted = version_numbers.count(history, sight)
-            assert (counted.number, counted.updated) == oracle.visible_version(digests[:length], *sight, newest_counts=False)
+            assert (counted.number, counted.updated) == oracle.visible_version(digests[:length], *sight[:3], newest_counts=False)
             if counted.number:
                 assert digests[counted.version - 1].updated == counted.updated
             if length > 1:
                 assert version_numbers.count_earlier(history, sight) == version_numbers.count(histories[length - 2], sight)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_versions_of_other_patients_are_not_counted(seed: int) -> None:
+    random, digests, _, sights = _drawn(seed)
+    owners: list[tuple[str, ...]] = []
+    for digest in digests:
+        kept = (digest.digests and random.random() < 0.4) or not owners
+        owners.append(tuple(sorted(random.sample("abc", random.randint(1, 2)))) if kept else owners[-1])
+    digests = tuple(msgspec.structs.replace(digest, patients=of) for digest, of in zip(digests, owners, strict=True))
+    for length, history in enumerate(_histories(digests), 1):
+        for patient in owners[length - 1]:
+            first = 1 + max((number for number in range(length) if patient not in owners[number]), default=-1)
+            assert history.first_of(frozenset({patient})) == digests[first].version
+            for sight in sights[:12]:
+                counted = version_numbers.count(history, sight._replace(patients=frozenset({patient})), is_visible=True)
+                assert (counted.number, counted.updated) == oracle.visible_version(digests[first:length], *sight[:3])
 
 
 @pytest.mark.parametrize("seed", _SEEDS)
@@ -73,7 +90,7 @@ def test_greatest_admitted_time_is_that_of_all_versions(seed: int) -> None:
                 all_parts = [time for condition, time in all_guarded.items() if sight.meets(condition)]
                 assert max([seen, *parts]) == max([seen, *all_parts])
                 if sight.released is None and not any(digest.guarded_parts for digest in digests):
-                    assert seen == oracle.visible_version(digests[:length], *sight)[1]
+                    assert seen == oracle.visible_version(digests[:length], *sight[:3])[1]
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -129,5 +146,5 @@ def test_check_of_numbers_finds_a_summary_that_forgets() -> None:
         poorer: VersionSummary = msgspec.structs.replace(summary, changes=summary.changes[:-1])
         broken = msgspec.structs.replace(histories[-1], earlier=poorer)
         counted = [version_numbers.count(broken, sight, is_visible=True) for sight in sights]
-        forgetful += [one[:1] for one in counted] != [oracle.visible_version(digests, *sight)[:1] for sight in sights]
+        forgetful += [one[:1] for one in counted] != [oracle.visible_version(digests, *sight[:3])[:1] for sight in sights]
     assert forgetful > 10

@@ -48,6 +48,7 @@ async def fill_histories(store: Store, lengths: tuple[int, ...] = (1, 2, 5, 12),
         for digest in random_history(random, random.choice(lengths)):
             patient = f"p{random.randrange(patients)}" if digest.digests else patient
             entries = (token("code", random.choice("xy"), class_id=digest.class_id),)
+            digest = msgspec.structs.replace(digest, patients=(patient,))
             history = following(history, digest)
             indexed = record(
                 f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at, entries=entries

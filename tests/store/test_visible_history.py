@@ -29,16 +29,20 @@ def _callers(random: Random) -> list[Caller]:
         admitted, targets = random.choice(classes), frozenset(random.sample(TARGETS, random.randint(0, 3)))
         where: Filter = random.choice((EVERYTHING, EVERYTHING, Has("code", TokenIs("s", "x"))))
         released, now = random.random() < 0.5, random.choice((45, 70, 90))
-        seen = visibility(clause(*random.choice(((), ("p0",))), classes=admitted, released=released, where=where), now=now)
-        callers.append((seen, Sight(admitted, frozenset(), now if released else None), targets))
+        of = random.choice(((), ("p0",)))
+        seen = visibility(clause(*of, classes=admitted, released=released, where=where), now=now)
+        callers.append((seen, Sight(admitted, frozenset(), now if released else None, frozenset(of) if of else None), targets))
     return callers
 
 
 async def _all(snapshot: Snapshot, id: str, caller: Caller) -> dict[int, Row]:
-    """By number, the row that has it first, newest first: by reading all versions."""
+    """By number, the row that has it first, newest first: by reading all versions since the resource belongs to the patients seen."""
     seen, sight, targets = caller
     numbered: dict[int, Row] = {}
-    for row in await snapshot.versions(OBS, id, seen):
+    rows = await snapshot.versions(OBS, id, seen)
+    history = rows[-1].history if rows else None
+    first = history.first_of(sight.patients) if history and sight else 1
+    for row in [row for row in rows if row.version >= first]:
         number = row.version
         if sight is not None:
             whole = sight._replace(shown=targets)

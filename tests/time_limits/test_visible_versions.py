@@ -55,6 +55,29 @@ def test_redacted_element_change_does_not_change_the_version(served: Served) -> 
     assert visit.found_since(parent, before[1]) and visit.known(visit.feed)[0] == "3"
 
 
+def test_versions_of_another_patient_are_not_counted(served: Served) -> None:
+    result, teen, adult = (
+        Row(served, "Observation/teen-hemoglobin"),
+        served.app_token("parent-a", "teen"),
+        served.app_token("adult", "adult"),
+    )
+    result.write(status="corrected")
+    assert result.known(teen)[0] == "2"
+    result.write(subject={"reference": "Patient/adult"}, encounter=None)
+    assert served.get(teen, result.path).status == 404
+    version, time, listed = result.known(adult)
+    assert (version, listed) == ("1", ["1"]) and result.known(result.feed)[:2] == ("3", time)
+    (entry,) = [one for one in served.get(adult, "Observation/_history").json["entry"] if one["fullUrl"].endswith(result.path)]
+    assert entry["request"]["method"] == "POST" and entry["resource"]["meta"]["versionId"] == "1"
+    assert [served.get(adult, f"{result.path}/_history/{number}").status for number in (1, 2, 3)] == [200, 404, 404]
+    result.write(status="amended")
+    assert result.known(adult)[0] == "2" and result.known(adult)[2] == ["2", "1"]
+    result.write(subject={"reference": "Patient/teen"})
+    assert result.known(teen)[0] == "1" and result.known(teen)[2] == ["1"] and served.get(adult, result.path).status == 404
+    listed = [entry["fullUrl"] for entry in served.get(teen, "Observation/_history?_count=100").json["entry"]]
+    assert len([url for url in listed if url.endswith(result.path)]) == 1
+
+
 def test_removal_of_an_element_that_some_do_not_see_is_found_since(served: Served) -> None:
     visit = Row(served, "Appointment/teen-checkup-upcoming")
     visit.write(comment="Ask about school.")

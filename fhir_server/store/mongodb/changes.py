@@ -90,8 +90,9 @@ async def newest_of(
 
 def _lists(type: str, source: Source) -> Iterable[_List]:
     owned: Document = {"type": type} if source.patient is None else {"patients": source.patient, "type": type}
-    yield _List(_PURGED, owned)
-    named: Document = _ANY_INTERACTION if source.ids is None else {"id": {"$in": sorted(source.ids)}}
+    among: Document = {} if source.ids is None else {"id": {"$in": sorted(source.ids)}}
+    yield _List(_PURGED, {**owned, **among})
+    named = among or _ANY_INTERACTION
     released: Document = {} if source.released is None else {"release": {"$lte": source.released}}
     classes = sorted(source.classes)
     for start in range(0, len(classes), _CLASSES):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ANY_PATIENT: Final = 0
 _IN_BAND: Final = "SELECT updated, id, version FROM change WHERE owner = ? AND band = ? AND release_at <= ?"
 _PURGED: Final = "SELECT updated, id, version FROM purged WHERE owner = ? AND type = ?"
+_AMONG: Final = " AND id IN (SELECT value FROM carray(?))"
 _NAMED: Final = (
     "SELECT updated, id, version FROM (SELECT updated, id, version, vclass, release_at FROM past WHERE type = ?1 AND id IN (SELECT value"
     " FROM carray(?2)) UNION ALL SELECT updated, id, version, vclass, release_at FROM res WHERE type = ?1 AND id IN (SELECT value FROM"
@@ -88,8 +89,10 @@ def _lists(snapshot: SqliteSnapshot, type: str, visibility: Visibility) -> Itera
         if owner is None:
             continue
         released = MAX_INSTANT if source.released is None else source.released
-        yield _List(_PURGED, (owner, number))
-        if source.ids is not None:
+        if source.ids is None:
+            yield _List(_PURGED, (owner, number))
+        else:
+            yield _List(_PURGED + _AMONG, (owner, number, ids_array(source.ids)))
             yield _List(_NAMED, (number, ids_array(source.ids), class_mask(source.classes), released))
             continue
         for band in names.admitted_bands(number, source.classes).both:
