@@ -15,22 +15,24 @@ from xml.sax.saxutils import escape
 from fhir_server import budget, jsontext
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
-from fhir_server.clock import instant_text
+from fhir_server.clock import SECOND, instant_text
 from fhir_server.errors import Problem
 from fhir_server.interactions import document_bundle, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response
-from fhir_server.interactions.newest_by_code import newest_by_code
+from fhir_server.interactions.newest_by_code import Newest, newest_by_code
 from fhir_server.interactions.parameters_body import parameters_in
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.summary_sections import SECTIONS, Section, Source
 from fhir_server.resources import catalog
-from fhir_server.search.filters import AllOf, OfPatient
+from fhir_server.search import query as queries
+from fhir_server.search.filters import EVERYTHING, AllOf, Filter, OfPatient
 
 _PROFILES: Final = "http://hl7.org/fhir/uv/ips/StructureDefinition"
 _LOINC: Final = "http://loinc.org"
 _XHTML: Final = 'xmlns="http://www.w3.org/1999/xhtml"'
 _MOST: Final = 200  # entries of a section, from each source
-_CONSIDERED: Final = 10_000
+_CONSIDERED: Final = 10_000  # results among which the newest of each code are chosen
+_DAYS: Final = (365, 30)  # if there are more: of the last so many days
 _EMPTY: Final = {
     "coding": [{"system": "http://terminology.hl7.org/CodeSystem/list-empty-reason", "code": "unavailable", "display": "Unavailable"}]
 }
@@ -86,8 +88,25 @@ async def _of_source(view: View, patient: str, source: Source) -> list[VisibleVe
         return await view.find_included(source.type, where, _MOST)
     if not view.permissions.scopes(source.type, "r") and not view.permissions.scopes(source.type, "s"):
         return []
-    newest = await newest_by_code(view, source.type, where, 1, _CONSIDERED, interactions="rs")
-    return await view.in_order(source.type, newest[:_MOST])
+    return await view.in_order(source.type, (await _newest(view, source.type, where))[:_MOST])
+
+
+async def _newest(view: View, type: str, where: Filter) -> Newest:
+    """The newest of each code: of all, or else of the longest period that has not too many.  Raises Problem ``too_costly``."""
+    periods = [EVERYTHING, *(_since(type, view.now, days) for days in _DAYS)]
+    for period in periods[:-1]:
+        try:
+            return await newest_by_code(view, type, AllOf((where, period)), 1, _CONSIDERED, interactions="rs")
+        except Problem as problem:
+            if problem.kind != "too_costly":
+                raise
+            problem.let_go()
+    return await newest_by_code(view, type, AllOf((where, periods[-1])), 1, _CONSIDERED, interactions="rs")
+
+
+def _since(type: str, now: int, days: int) -> Filter:
+    day = instant_text(now - days * 86400 * SECOND)[:10]
+    return queries.condition(type, [("date", f"ge{day}")], now, "")
 
 
 def _author(base: str) -> document_bundle.Entry:

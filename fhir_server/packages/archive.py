@@ -76,14 +76,15 @@ def package_of_manifest(manifest: bytes, definitions: Mapping[str, bytes], path:
         value = jsontext.parse(manifest)
     except Problem:
         value = None
-    if not isinstance(value, dict) or not _NAME.fullmatch(str(value.get("name"))) or not _VERSION.fullmatch(str(value.get("version"))):
+    name, version = (value.get("name"), value.get("version")) if isinstance(value, dict) else (None, None)
+    if not (isinstance(name, str) and isinstance(version, str) and _NAME.fullmatch(name) and _VERSION.fullmatch(version)):
         raise ValueError(f"The package.json of {path} has no valid name and version.")
     versions = value.get("fhirVersions", value.get("fhir-version-list", ()))
     if not isinstance(versions, list) or not any(_R4.fullmatch(str(version)) for version in versions):
         raise ValueError(f"{path} is not a package for FHIR R4 (4.0).")
     dependencies = value.get("dependencies", {})
     named = {str(name): str(version) for name, version in dependencies.items()} if isinstance(dependencies, dict) else {}
-    return Package(value["name"], value["version"], named, definitions)
+    return Package(name, version, named, definitions)
 
 
 def is_definition(name: str, text: bytes) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from fhir_server import jsontext
 from fhir_server.fhir_xml import to_json
+from fhir_server.interactions import patient_summary
 from fhir_server.resources import validate
 from tests.served import Answer, Served, store_url
 
@@ -142,6 +143,24 @@ def test_the_narrative_says_what_was_given_and_not_why(served: Served) -> None:
     assert "<li>Aspirin 100 mg, active</li>" in divs and "<li>Insulin pump, active</li>" in divs
     assert "The reason" not in divs and "odd \ufffd\ufffd &amp; &lt;" in divs
     assert to_json(served.get(feed, "Patient/ips-w/$summary?_format=xml").body)
+
+
+def test_of_too_many_results_the_recent_ones_count(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = served.token()
+    assert served.request(feed, "PUT", "Patient/ips-long", body={"resourceType": "Patient", "id": "ips-long"}).status == 201
+    category = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory"}]}
+    for number, (code, date) in enumerate(
+        [("718-7", "2020-01-01"), ("2093-3", "2026-10-01"), ("718-7", "2026-11-20"), ("718-7", "2026-11-19")]
+    ):
+        row = {"resourceType": "Observation", "id": f"ips-long-{number}", "status": "final", "category": [category],
+               "code": {"coding": [{"system": "http://loinc.org", "code": code}]}, "subject": {"reference": "Patient/ips-long"},
+               "effectiveDateTime": date}  # fmt: skip
+        assert served.request(feed, "PUT", f"Observation/{row['id']}", body=row).status == 201
+    for considered, found in ((4, ["2", "1"]), (3, ["2", "1"]), (2, ["2"])):
+        monkeypatch.setattr(patient_summary, "_CONSIDERED", considered)
+        assert entries(summary(served, feed, "ips-long"), "30954-2") == [f"Observation/ips-long-{number}" for number in found]
+    monkeypatch.setattr(patient_summary, "_CONSIDERED", 1)
+    assert served.get(feed, "Patient/ips-long/$summary").json["issue"][0]["code"] == "too-costly"
 
 
 def test_every_way_to_ask_and_what_is_refused(served: Served) -> None:

@@ -144,10 +144,10 @@ class Twins:
         return answers
 
     async def _exported(self, accepted: Answer) -> None:
-        self._exports.append(dict(accepted.headers)[b"content-location"].decode().removeprefix(BASE + "/"))
-        await self._followed(self._exports[-1])
+        self._exports.append(accepted.location())
+        await self.fetched(self._exports[-1])
 
-    async def _followed(self, location: str) -> None:
+    async def fetched(self, location: str) -> None:
         """Poll the status of an export or import and download all its files, or fetch what was asked to be answered later."""
         state = await self.both(Ask.get("export-status", location))
         while state.status == 202:
@@ -174,7 +174,7 @@ class Twins:
                 await self._happen(turns[number])
             await self.paged(ask)
         for location in self._exports:
-            await self._followed(location)  # again, after the hidden writes
+            await self.fetched(location)  # again, after the hidden writes
         for ask in asker.steady():
             await self.both(ask)
 

@@ -92,6 +92,10 @@ class Answer:
     def link(self, relation: str) -> str | None:
         return next((link["url"] for link in self.bundle().get("link", ()) if link["relation"] == relation), None)
 
+    def location(self) -> str:
+        """Where the answer to a request that was accepted is fetched, below the base."""
+        return dict(self.headers)[b"content-location"].decode().removeprefix(BASE + "/")
+
     def bytes(self) -> bytes:
         head = b"\n".join(name + b": " + value for name, value in self.headers)
         return b"%d\n%s\n\n%s" % (self.status, head, self.body)

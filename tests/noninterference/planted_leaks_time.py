@@ -9,6 +9,9 @@ from fhir_server.access import authentication
 from fhir_server.access.permissions import Permissions
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import provisions, relationships
+from fhir_server.interactions import async_requests, routing
+from fhir_server.interactions.messages import AuditContext, Request, Response
+from fhir_server.interactions.service import Service
 from fhir_server.smart.accounts import users
 from fhir_server.smart.tokens import tokens
 from tests.noninterference.planted_leaks import Leak, Patch
@@ -91,3 +94,27 @@ def a_revoked_token_is_remembered(patch: Patch) -> None:
         return seen[key]
 
     patch.setattr(tokens, "resolve_principal", principal)
+
+
+@_leak("T06")
+def a_later_answer_is_made_when_it_is_asked_for(patch: Patch) -> None:
+    exact, exact_status, made = async_requests.kick_off, async_requests.status, dict[str, Response]()
+
+    async def kick_off(request: Request, service: Service, audit: AuditContext) -> Response | None:
+        accepted = await exact(request, service, audit)
+        if accepted is not None:
+            location = dict(accepted.headers)[b"content-location"].decode()
+            answer = await routing._ask(request, service, AuditContext())
+            made[f"{id(service.store)} {location}"] = Response(answer.status, b"".join((answer.body, *answer.parts)), answer.headers)
+        return accepted
+
+    async def status(request: Request, service: Service, audit: AuditContext, ask: Any) -> Response:
+        location = f"{service.base}/{'/'.join(request.path)}"
+
+        async def answer(*_: Any) -> Response:
+            return made[f"{id(service.store)} {location}"]
+
+        return await exact_status(request, service, audit, answer)
+
+    patch.setattr(async_requests, "kick_off", kick_off)
+    patch.setattr(async_requests, "status", status)

@@ -2,7 +2,8 @@
 
 The first server stores a record that the caller can open at first.  On the second server, that record never existed.  The
 caller uses both servers and may get different responses.  Then the same event happens on both: a grant ends, a birthday
-passes, a token is revoked.  After the event the responses must be equal, also for page links that the caller got before.
+passes, a token is revoked.  After the event the responses must be equal, also for page links that the caller got before, for exports
+and for questions that were asked with the preference to be answered later.
 """
 
 from __future__ import annotations
@@ -87,13 +88,19 @@ async def followed(trace: Trace, seed: int, capability: Capability, asks: int, t
     await twins.open(without=frozenset(write.name for write in case.shown) if trace.ends else frozenset(), lifetime=30 * DAY)
     asker = Asker(case, capability, seed)
     links: dict[str, None] = {}
+    jobs: dict[str, None] = {}
     for world, token in zip(twins.worlds, twins.tokens, strict=True):
         for ask in asker.steady():
-            link = (await world.ask(ask, token)).link("next")
+            answer = await world.ask(ask, token)
+            link = answer.link("next")
             links.update({link: None} if link else {})
+            jobs.update({answer.location(): None} if answer.status == 202 else {})
         await trace.happens(world)
     for link in links:
         path, _, query = link.removeprefix(BASE + "/").partition("?")
         await twins.both(Ask("old-link", "GET", path, query))
+    assert jobs, "The steady requests begin no job."
+    for job in jobs:
+        await twins.fetched(job)
     await twins.run(capability, asks, seed)
     await twins.close()

@@ -104,6 +104,8 @@ def test_headers_that_grow_without_end_are_refused(tmp_path: Path, monkeypatch: 
         ({"package/package.json": b"{"}, "no valid name"),
         ({"package/package.json": MANIFEST | {"name": "../x"}}, "no valid name"),
         ({"package/package.json": MANIFEST | {"version": "1/2"}}, "no valid name"),
+        ({"package/package.json": {name: value for name, value in MANIFEST.items() if name != "version"}}, "no valid name"),
+        ({"package/package.json": MANIFEST | {"version": 1}}, "no valid name"),
         ({"package/package.json": MANIFEST | {"fhirVersions": ["5.0.0"]}}, "not a package for FHIR R4"),
         ({"package/package.json": MANIFEST | {"fhirVersions": "4.0.1"}}, "not a package for FHIR R4"),
     ],
