@@ -118,12 +118,12 @@ class FhirApi:
         self._clients = KnownClients()
         self._use = AppUse(service.store)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Build the documents and the tables of all types, so that the first request for one does not wait."""
         for type in catalog():
             definitions.search_parameters(type)
         for path, document in self._documents.items():
-            document(Request("GET", path, (), {}, b"", self._clock()))
+            await document(Request("GET", path, (), {}, b"", self._clock()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         line = self._turns.line(self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0])
@@ -277,7 +277,7 @@ class FhirApi:
             with suppress(Problem):  # documents are also given out while the store cannot be reached
                 self._custom = await self._service.custom_parameters()
             with in_use(self._custom):
-                found = document(request)
+                found = await document(request)
             return found if found.status == 304 else await self._formats.document(request, found, format_of_errors(request))
         media = require_acceptable(request, route.media)
         if route.method != ("GET" if request.method == "HEAD" else request.method):

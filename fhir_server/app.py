@@ -53,6 +53,7 @@ from fhir_server.observability.trace_settings import start_traces
 from fhir_server.operation.door import Door, Page
 from fhir_server.operation.gate import gated
 from fhir_server.operation.state import OperationState
+from fhir_server.packages.claims import Claims
 from fhir_server.packages.validator import ProfileValidator, required_of
 from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
@@ -231,7 +232,7 @@ def application(settings: Settings) -> Observed:
         await components.prepare()
         await components.smart.record(SecurityEvent("start-server"))
         await state.begin()
-        api.prepare()
+        await api.prepare()
         # Code, definitions and policy stay in memory until the end: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
@@ -341,22 +342,22 @@ def fhir_api(components: Components) -> FhirApi:
     def configuration() -> dict[str, Any]:
         return documents.smart_configuration(components.smart)
 
-    def capability(*, normative: bool = False) -> dict[str, Any]:
+    def capability(claims: Claims, *, normative: bool = False) -> dict[str, Any]:
         found = configuration()
         oauth = {name: found[f"{endpoint}_endpoint"] for name, endpoint in _OAUTH_URIS.items()}
         several = settings.max_conditional_deletes > 1
-        return capability_statement(settings.base, oauth, started, several_deletes=several, normative=normative)
+        return capability_statement(settings.base, oauth, started, claims, several_deletes=several, normative=normative)
 
     def smart_configuration(_: FhirRequest) -> bytes:
         return json.dumps(configuration(), ensure_ascii=False, separators=(",", ":")).encode()
 
     modes = {
         "full": capability,
-        "normative": lambda: capability(normative=True),
-        "terminology": lambda: terminology_capabilities(settings.base, started),
+        "normative": lambda claims: capability(claims, normative=True),
+        "terminology": lambda _: terminology_capabilities(settings.base, started),
     }
     public: dict[tuple[str, ...], Document] = {
-        METADATA: metadata(modes),
+        METADATA: metadata(modes, components.service.profiles.claims),
         SMART_CONFIGURATION: json_document(smart_configuration),
         OPENAPI: json_document(lambda request: openapi.document(settings.base, request.query)),
     }

@@ -14,6 +14,7 @@ from fhir_server.interactions.patch import FORMATS
 from fhir_server.interactions.registry import REGISTRY
 from fhir_server.interactions.subscription_records import TYPE as SUBSCRIPTION
 from fhir_server.interactions.subscription_topics import topic_extensions
+from fhir_server.packages.claims import NO_CLAIMS, Claims
 from fhir_server.resources import catalog, definitions
 from fhir_server.search import custom_parameters, index
 from fhir_server.search.custom_parameters import CustomParameters
@@ -40,12 +41,13 @@ _NORMATIVE = frozenset(
 
 
 def capability_statement(
-    base: str, oauth: dict[str, str], now: int, *, several_deletes: bool = False, normative: bool = False
+    base: str, oauth: dict[str, str], now: int, claims: Claims = NO_CLAIMS, *, several_deletes: bool = False, normative: bool = False
 ) -> dict[str, Any]:
     """The statement of a server at ``base``.
 
     ``oauth`` holds the URLs of the OAuth endpoints by their names in the oauth-uris extension (``authorize``, ``token``, ...).
-    ``several_deletes``: a conditional delete may delete several resources.  ``normative``: with R4's normative types only.
+    ``claims``: what the packages in the store claim.  ``several_deletes``: a conditional delete may delete several resources.
+    ``normative``: with R4's normative types only.
     """
     types = [type for type in sorted(catalog()) if not normative or type in _NORMATIVE]
     codes = dict.fromkeys(code for served in REGISTRY for code in _system_codes(served.code))
@@ -54,7 +56,7 @@ def capability_statement(
         "status": "active",
         "date": instant_text(now),
         "kind": "instance",
-        "instantiates": [f"{_BULK}/CapabilityStatement/bulk-data"],
+        "instantiates": list(dict.fromkeys((f"{_BULK}/CapabilityStatement/bulk-data", *claims.servers))),
         "software": {"name": "fhir-server", "version": fhir_server.__version__},
         "implementation": {"description": "Patient-facing record", "url": base},
         "fhirVersion": "4.0.1",
@@ -64,7 +66,7 @@ def capability_statement(
             {
                 "mode": "server",
                 "security": _security(oauth),
-                "resource": [_resource(type, several_deletes) for type in types],
+                "resource": [_resource(type, claims.profiles_of(type), several_deletes) for type in types],
                 "interaction": [{"code": code} for code in codes],
                 "compartment": [f"{_COMPARTMENT}/{name[0].lower()}{name[1:]}" for name in definitions.compartments()],
                 "operation": _operations(""),
@@ -88,11 +90,12 @@ def _security(oauth: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _resource(type: str, several_deletes: bool) -> dict[str, Any]:
+def _resource(type: str, profiles: list[str], several_deletes: bool) -> dict[str, Any]:
     parameters = index.supported(type)
     includes = [f"{type}:{parameter.code}" for parameter in parameters if parameter.kind == "reference"]
     resource: dict[str, Any] = {
         "type": type,
+        "supportedProfile": profiles,
         "interaction": [{"code": code} for code in _CODES],
         "versioning": "versioned",
         "readHistory": True,

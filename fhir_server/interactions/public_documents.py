@@ -1,12 +1,13 @@
 """Documents that need no access token and are the same for all callers: the CapabilityStatement, discovery, the OpenAPI document.
 
-Each is built once for each of its forms and each set of search parameters.  An ETag lets clients ask whether it has changed.
+Each is built once for each of its forms, and again when packages or search parameters have changed.  An ETag lets
+clients ask whether it has changed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
@@ -16,37 +17,38 @@ from fhir_server.errors import Problem
 from fhir_server.interactions.accept import require_acceptable
 from fhir_server.interactions.messages import JSON, Request, Response
 from fhir_server.interactions.subset import SHAPING, shape_of, subset
+from fhir_server.packages.claims import Claims
 from fhir_server.search.custom_parameters import CustomParameters, current
 from fhir_server.search.suggestions import suggestion
 
-Document = Callable[[Request], Response]
-Build = Callable[[], dict[str, Any]]
+Document = Callable[[Request], Awaitable[Response]]
+Build = Callable[[Claims], dict[str, Any]]
 
 # Public, so anyone may keep a copy; whether it is current is asked each time.
 _KEPT: Final = (b"cache-control", b"no-cache")
 _FORMS: Final = 64
 
 
-def metadata(modes: Mapping[str, Build]) -> Document:
+def metadata(modes: Mapping[str, Build], claims: Callable[[], Awaitable[Claims]]) -> Document:
     """``GET metadata``, with ``mode``, ``_summary`` and ``_elements`` (http://hl7.org/fhir/R4/http.html#capabilities).
 
-    ``modes``: builds the resource of each mode; the first one is meant if the request names none.
+    ``modes``: builds the resource of each mode; the first one is meant if the request names none.  ``claims``: what packages claim now.
     """
 
     @lru_cache(len(modes))
-    def whole(mode: str, _: CustomParameters) -> bytes:
-        return _text(modes[mode]())
+    def whole(mode: str, claimed: Claims, _: CustomParameters) -> bytes:
+        return _text(modes[mode](claimed))
 
     @lru_cache(_FORMS)
-    def shaped(mode: str, pairs: tuple[tuple[str, str], ...], custom: CustomParameters) -> bytes:
-        return subset(whole(mode, custom), shape_of(pairs))
+    def shaped(mode: str, claimed: Claims, custom: CustomParameters, pairs: tuple[tuple[str, str], ...]) -> bytes:
+        return subset(whole(mode, claimed, custom), shape_of(pairs))
 
-    def document(request: Request) -> Response:
+    async def document(request: Request) -> Response:
         require_acceptable(request)
         mode = dict(request.query).get("mode", next(iter(modes)))
         if mode not in modes:
             raise Problem("invalid", f"The CapabilityStatement has no mode {mode[:80]!r}.{suggestion(mode, modes)}")
-        return _answer(request, shaped(mode, tuple(pair for pair in request.query if pair[0] in SHAPING), current()), JSON)
+        return _answer(request, shaped(mode, await claims(), current(), tuple(pair for pair in request.query if pair[0] in SHAPING)), JSON)
 
     return document
 
@@ -54,7 +56,7 @@ def metadata(modes: Mapping[str, Build]) -> Document:
 def json_document(build: Callable[[Request], bytes]) -> Document:
     """A document that is plain JSON, whatever the client accepts."""
 
-    def document(request: Request) -> Response:
+    async def document(request: Request) -> Response:
         return _answer(request, build(request), b"application/json")
 
     return document

@@ -7,12 +7,13 @@ verdict follows from the resource and the packages alone, and so is the same for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fhir_server import budget
 from fhir_server.errors import Issue, Problem
+from fhir_server.packages.claims import NO_CLAIMS, Claims, claims_of
 from fhir_server.packages.loading import REVISION, stored_packages
-from fhir_server.packages.profile_source import library
+from fhir_server.packages.profile_source import guide_profiles, library
 from fhir_server.profiles.check import CodeQuestion, ProfileCheck
 from fhir_server.profiles.elements import CORE, Profile, is_core
 from fhir_server.profiles.library import Library, PackageKnowledge
@@ -21,6 +22,14 @@ from fhir_server.resources.validation_run import MAX_ISSUES, ValidationRun, quot
 from fhir_server.store import Store
 
 _MOST_CLAIMS: Final = 20
+
+
+class _Held(NamedTuple):
+    """What packages hold since their last change."""
+
+    revision: bytes | None
+    library: Library
+    claims: Claims
 
 
 class ProfileValidator:
@@ -34,8 +43,7 @@ class ProfileValidator:
         self._store = store
         self._required = required
         self._refuses_unknown = refuses_unknown
-        self._revision: bytes | None = None
-        self._library: Library | None = None
+        self._held: _Held | None = None
 
     def must_check(self, type: str, value: Mapping[str, Any]) -> bool:
         """Whether a resource may have profiles to meet.  Reads nothing."""
@@ -88,11 +96,21 @@ class ProfileValidator:
 
     async def library(self) -> Library:
         """The profiles that are here now."""
+        return (await self._current()).library
+
+    async def claims(self) -> Claims:
+        """What the server claims by its packages.  While the store cannot be asked, what it claimed before."""
+        try:
+            return (await self._current()).claims
+        except Problem:
+            return self._held.claims if self._held is not None else NO_CLAIMS
+
+    async def _current(self) -> _Held:
         revision = await self._store.key_values.get(REVISION, "", 0)
-        if self._library is None or revision != self._revision:
-            self._library = library(self._store, await stored_packages(self._store))
-            self._revision = revision
-        return self._library
+        if self._held is None or revision != self._held.revision:
+            stored = await stored_packages(self._store)
+            self._held = _Held(revision, library(self._store, stored), claims_of(stored, guide_profiles()))
+        return self._held
 
 
 async def _checked(value: Mapping[str, Any], profile: Profile, package: PackageKnowledge, *, warns: bool) -> list[Issue]:

@@ -2,7 +2,7 @@
 
 Covers structure, cardinality, primitive values, choices, required bindings, reference targets, contained and bundled resources,
 extensions, narrative and the error invariants (:data:`fhir_server.resources.invariants.NOT_ENFORCED` lists the rest).
-Profiles, and bindings weaker than required, are not checked.
+Profiles are checked elsewhere (:mod:`fhir_server.profiles`); bindings weaker than required are not.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from tests.noninterference.resource_factory import ref
 
 UNKNOWN = "zz-never-existed"
 JSON_TYPE = ("content-type", "application/fhir+json")
+GUIDE = "https://fhir-server.example/ig/StructureDefinition"
 XML_PATCH_TYPE = ("content-type", "application/xml-patch+xml")
 
 
@@ -298,6 +299,9 @@ class Writes:
             path = f"{type}/$validate"
         else:
             path = f"{self._name()}/$validate"
+        if mode == "profile":
+            profile = "portal-account" if path.startswith("Account/") else "proxy-consent"  # these two are there without a package
+            parameters.append({"name": "profile", "valueUri": f"{GUIDE}/{profile}"})
         body = row if self._random.random() < 0.3 else {"resourceType": "Parameters", "parameter": parameters}
         if self._random.random() < 0.2:
             entry = {"resource": body, "request": {"method": "POST", "url": path}}

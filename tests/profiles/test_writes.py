@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from fhir_server.access.view import View, VisibleVersion
 from fhir_server.packages.loading import Packages
 from fhir_server.packages.validator import required_of
+from fhir_server.search.visibility import Visibility
 from fhir_server.settings import Settings
 from tests.profiles import cases
 from tests.profiles.cases import CASES
-from tests.profiles.profile_set import Json, observation
+from tests.profiles.profile_set import Json, observation, package, structure
 from tests.served import Answer, Served, store_url
 
 CASE = CASES["pattern"]
@@ -128,7 +130,7 @@ def test_validate_gives_the_verdict_of_a_write(served: Served) -> None:
         return [(issue["severity"], issue["code"]) for issue in answer.json["issue"]]
 
     plain = {name: value for name, value in BAD.items() if name != "meta"}
-    asked = {
+    asked: Json = {
         "resourceType": "Parameters",
         "parameter": [{"name": "resource", "resource": plain}, {"name": "profile", "valueUri": CASE.url}],
     }
@@ -145,7 +147,11 @@ def test_validate_gives_the_verdict_of_a_write(served: Served) -> None:
 
 
 def test_provenance_in_a_header_demands_what_it_claims(served: Served) -> None:
-    sent = {"resourceType": "Provenance", "recorded": "2026-01-01T00:00:00Z", "agent": [{"who": {"reference": "Practitioner/doctor"}}]}
+    sent: Json = {
+        "resourceType": "Provenance",
+        "recorded": "2026-01-01T00:00:00Z",
+        "agent": [{"who": {"reference": "Practitioner/doctor"}}],
+    }
     sent["meta"] = {"profile": [CASE.url]}
     answer = served.request(served.token(), "POST", "Observation", body=GOOD, headers={"x-provenance": json.dumps(sent)})
     assert answer.status == 422
@@ -207,12 +213,11 @@ def test_packages_count_as_soon_as_they_are_added_or_removed() -> None:
     parts = made.parts
     packages = Packages(parts.store, parts.labeler, made.settings.base, parts.clock)
     try:
-        status = lambda: made.request(made.token(), "POST", "Observation", body=BAD).status  # noqa: E731
-        assert status() == 201
+        assert made.request(made.token(), "POST", "Observation", body=BAD).status == 201
         made.run(packages.add(cases.whole_set()))
-        assert status() == 422
+        assert made.request(made.token(), "POST", "Observation", body=BAD).status == 422
         made.run(packages.remove("x.profiles#1.0.0"))
-        assert status() == 201
+        assert made.request(made.token(), "POST", "Observation", body=BAD).status == 201
     finally:
         made.close()
 
@@ -224,5 +229,35 @@ def test_a_profile_that_a_client_writes_has_no_effect() -> None:
         token = made.token()
         assert made.request(token, "POST", "StructureDefinition", body=CASE.profile).status == 201
         assert made.request(token, "POST", "Observation", body=BAD).status == 201
+    finally:
+        made.close()
+
+
+CONCLUDED = structure("concluded", "DiagnosticReport", {"id": "DiagnosticReport.conclusion", "min": 1})
+
+
+def test_a_verdict_is_of_what_the_caller_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conclusion of the teenager's report is hidden from a parent: for the parent it is not there, for the institution it is."""
+    made = Served()
+    parts = made.parts
+    made.run(Packages(parts.store, parts.labeler, made.settings.base, parts.clock).add(package(CONCLUDED)))
+    path = f"DiagnosticReport/teen-metabolic-panel/$validate?profile={CONCLUDED['url']}"
+    asked = {"resourceType": "Parameters", "parameter": [{"name": "mode", "valueCode": "profile"}]}
+    parent = made.app_token("parent-a", "teen")
+    try:
+
+        def codes(token: str) -> list[str]:
+            return [issue["code"] for issue in made.request(token, "POST", path, body=asked).json["issue"]]
+
+        assert "conclusion" not in made.get(parent, "DiagnosticReport/teen-metabolic-panel").json
+        assert codes(made.token()) == ["informational"]
+        assert codes(parent) == ["required"]
+
+        async def as_stored(view: View, type: str, id: str) -> Any:
+            row = await view._snapshot.newest(type, id, Visibility.unrestricted(len(await view._snapshot.classes())))
+            return VisibleVersion(type, id, 1, 0, row.body if row else b"")
+
+        monkeypatch.setattr(View, "read", as_stored)
+        assert "required" not in codes(parent), "a planted leak is noticed"
     finally:
         made.close()
