@@ -108,7 +108,7 @@ async def examine(settings: Settings, *, backup_days: int | None = None) -> list
     the settings or the store do not let the examination begin.
     """
     policy = policies.load(settings.policy, timezone=settings.timezone)
-    SensitivityCodes.load(settings.ig_path, settings.codes_path, settings.search_timezone)
+    SensitivityCodes.load(settings.ig_path, settings.codes_path)
     settings.require_key()
     while True:
         inspector = inspect(settings.store)
@@ -172,7 +172,7 @@ async def _key(store: Store, settings: Settings) -> Finding:
 
 async def _labels(store: Store, settings: Settings, policy: Policy, resources: int) -> Finding:
     fact = await find_fact(store, LabelingFact)
-    if fact is not None and fact.digest == labeling_digest(policy, settings.ig_path, settings.codes_path):
+    if fact is not None and fact.digest == labeling_digest(policy, settings.ig_path, settings.codes_path, settings.search_timezone):
         return Finding("labels", "ok", "of the code lists in use")
     if not resources:
         return Finding("labels", "ok", "there is nothing to label")

@@ -271,6 +271,24 @@ def test_all_servers_of_a_store_follow(kind: str, tmp_path: Path) -> None:
     other.close()
 
 
+def test_work_that_began_before_another_definition_does_not_complete_the_first_one_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing_steps, "_PAGE", 2)
+    for number in range(5):
+        put(served, patient(f"p{number}", "Jonny"))
+    put(served, definition())
+    step(served)
+    put(served, definition(expression="Patient.name.where(use='official').given"))
+    put(served, patient("meanwhile", "Jonny"))
+    put(served, definition())
+    while (work := step(served)) is not None and work.types:
+        pass
+    assert served.get(served.token(), "Patient?nickname=jon").status == 400
+    index(served)
+    assert "meanwhile" in ids(served, "Patient?nickname=jon&_count=50")
+
+
 def test_a_restart_keeps_it(tmp_path: Path) -> None:
     url = store_url("sqlite", tmp_path)
     first = Served(url)
