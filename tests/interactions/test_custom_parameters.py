@@ -209,8 +209,7 @@ def test_indexing_goes_on_after_the_row_at_its_place_was_deleted(served: Served,
         put(served, patient(f"p{number}", "Jonny"))
     put(served, definition())
     work = step(served)
-    assert work is not None
-    assert work.after is not None
+    assert work is not None and work.after is not None
     assert served.request(served.token(), "DELETE", f"Patient/{work.after.id}").status == 204
     index(served)
     assert len(ids(served, "Patient?nickname=jon&_count=50")) == 7 - work.after.id.startswith("p")
@@ -220,8 +219,8 @@ def test_a_server_does_the_work_and_says_how_far_it_is(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, labeler, base = served.parts.store, served.parts.labeler, served.settings.base
-    monkeypatch.setattr(indexing_steps, "_PAUSE", 0)
-    monkeypatch.setattr(indexing_steps, "_PAGE", 2)
+    for name, value in (("_PAUSE", 0), ("_PAGE", 2)):
+        monkeypatch.setattr(indexing_steps, name, value)
     for number in range(3):
         put(served, patient(f"p{number}", "Jonny"))
     assert served.run(indexing_steps.progress(store)) == ""
@@ -243,8 +242,7 @@ def test_an_erasure_leaves_no_place_in_the_work(served: Served, monkeypatch: pyt
         put(served, patient(f"p{number}", "Jonny"))
     put(served, definition())
     work = step(served)
-    assert work is not None
-    assert work.after is not None
+    assert work is not None and work.after is not None
     erased = served.run(erase_record(served.parts.store, work.after.id))
     assert f"Patient/{work.after.id}" in [one.resource for one in erased]
     assert served.run(served.parts.store.key_values.list_all(WORK, 0)) == ()
