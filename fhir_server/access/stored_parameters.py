@@ -19,10 +19,15 @@ KIND: Final = "search-parameter"
 
 
 class StoredDefinition(msgspec.Struct, frozen=True):
-    """What one SearchParameter adds.  ``ready``: all rows have its index entries."""
+    """What one SearchParameter adds.
+
+    ``ready``: all rows have its index entries.  ``taken``: different whenever it is taken anew, because rows that are written while
+    another definition is in its place have no entries of it.
+    """
 
     parameters: tuple[CustomParameter, ...]
     ready: bool = False
+    taken: str = ""
 
 
 async def read_definitions(snapshot: Snapshot) -> dict[str, StoredDefinition]:

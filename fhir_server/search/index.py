@@ -98,6 +98,12 @@ def indexed_as(type: str, param: str) -> IndexedAs:
     return parameters(type)[param].indexed_as
 
 
+def is_of_uri(type: str, name: str) -> bool:
+    """Whether the index entries of this name are those of a uri parameter; those of a reference look the same."""
+    known = r4_parameters(type).get(name)
+    return (known.definition.kind if known is not None else custom_parameters.kind_of_entries(name)) == "uri"
+
+
 def entries(type: str, resource: Mapping[str, Any], base: str, custom: tuple[CustomParameter, ...] = ()) -> tuple[Entry, ...]:
     """The index entries of a valid resource (as :func:`fhir_server.jsontext.parse` returns it), each with its element's path.
 

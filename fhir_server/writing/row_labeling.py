@@ -22,7 +22,6 @@ from fhir_server.consent.security_labels import REPORTED_BY, is_restraint
 from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass, with_target
 from fhir_server.resources import catalog
 from fhir_server.search import index, words
-from fhir_server.search.custom_parameters import kind_of_entries
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionHistory, version_summary
 from fhir_server.store.version_rebase import View, rebased_history
@@ -187,7 +186,8 @@ class RowLabeler:
     async def _with_guarded_classes(self, entries: list[Entry], row: Row, labels: LabelingResult) -> list[Entry]:
         """The entries; those of guarded parts with a class that only callers who see the guarding rows are admitted to.
 
-        A reference that is guarded by its own target needs none: a search by it looks the target up (``search/hidden_references.py``).
+        A reference that is guarded by its own target needs none: a search by it looks the target up (``search/hidden_references.py``), and
+        nobody from whom anything can be hidden sorts by it.  That is not so of a URL: it is sorted by, and found by what it begins with.
         """
         guards = [reference for reference in row.guarded_references if reference.path]
         if not guards:
@@ -196,8 +196,7 @@ class RowLabeler:
         found = []
         for entry in entries:
             if entry.path and entry.path[0] in guarded.members:
-                # A URL can also be searched by what it begins with, so the target is not looked up.
-                own = set() if kind_of_entries(entry.param) == "uri" else {entry.value[0]}
+                own = set() if index.is_of_uri(row.type, entry.param) else {entry.value[0]}
                 around = set(guarded.overlapping(entry.path)) - own
                 if around:
                     class_id = await self._guarded_class_id(labels, (entry.class_id,), tuple(sorted(around)))

@@ -6,6 +6,7 @@ entries; rows from before get theirs in small steps (:mod:`fhir_server.writing.i
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ class SearchParameterFollower:
         if added == (before.parameters if before else ()):
             return
         was_ready = others.ready | (frozenset(before.parameters) if before and before.ready else frozenset())
-        after = StoredDefinition(added, was_ready.issuperset(added))
+        after = StoredDefinition(added, was_ready.issuperset(added), uuid.uuid4().hex)
         await self._tx.set_record(KIND, id, msgspec.json.encode(after) if added else None)
         await self._tx.advance_epoch(None)
         self._known = None

@@ -209,8 +209,7 @@ def test_indexing_goes_on_after_the_row_at_its_place_was_deleted(served: Served,
         put(served, patient(f"p{number}", "Jonny"))
     put(served, definition())
     work = step(served)
-    assert work is not None
-    assert work.after is not None
+    assert work is not None and work.after is not None
     assert served.request(served.token(), "DELETE", f"Patient/{work.after.id}").status == 204
     index(served)
     assert len(ids(served, "Patient?nickname=jon&_count=50")) == 7 - work.after.id.startswith("p")
@@ -220,8 +219,8 @@ def test_a_server_does_the_work_and_says_how_far_it_is(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, labeler, base = served.parts.store, served.parts.labeler, served.settings.base
-    monkeypatch.setattr(indexing_steps, "_PAUSE", 0)
-    monkeypatch.setattr(indexing_steps, "_PAGE", 2)
+    for name, value in (("_PAUSE", 0), ("_PAGE", 2)):
+        monkeypatch.setattr(indexing_steps, name, value)
     for number in range(3):
         put(served, patient(f"p{number}", "Jonny"))
     assert served.run(indexing_steps.progress(store)) == ""
@@ -243,8 +242,7 @@ def test_an_erasure_leaves_no_place_in_the_work(served: Served, monkeypatch: pyt
         put(served, patient(f"p{number}", "Jonny"))
     put(served, definition())
     work = step(served)
-    assert work is not None
-    assert work.after is not None
+    assert work is not None and work.after is not None
     erased = served.run(erase_record(served.parts.store, work.after.id))
     assert f"Patient/{work.after.id}" in [one.resource for one in erased]
     assert served.run(served.parts.store.key_values.list_all(WORK, 0)) == ()
@@ -269,6 +267,24 @@ def test_all_servers_of_a_store_follow(kind: str, tmp_path: Path) -> None:
     assert "no search parameter" in other.get(token, "Patient?nickname=jon").body.decode()
     one.close()
     other.close()
+
+
+def test_work_that_began_before_another_definition_does_not_complete_the_first_one_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing_steps, "_PAGE", 2)
+    for number in range(5):
+        put(served, patient(f"p{number}", "Jonny"))
+    put(served, definition())
+    step(served)
+    put(served, definition(expression="Patient.name.where(use='official').given"))
+    put(served, patient("meanwhile", "Jonny"))
+    put(served, definition())
+    while (work := step(served)) is not None and work.types:
+        pass
+    assert served.get(served.token(), "Patient?nickname=jon").status == 400
+    index(served)
+    assert "meanwhile" in ids(served, "Patient?nickname=jon&_count=50")
 
 
 def test_a_restart_keeps_it(tmp_path: Path) -> None:

@@ -127,3 +127,36 @@ def test_references_to_visible_targets_are_searchable(served: Served) -> None:
     assert served.all_ids(parent, "Observation?encounter=Encounter/teen-well-visit")
     assert served.all_ids(parent, "Observation?patient=teen") == served.all_ids(parent, "Observation?subject=Patient/teen") != []
     assert served.all_ids(parent, "Observation?patient=adult") == []
+
+
+@pytest.mark.parametrize("url", ("Binary/unseen", f"{BASE}/Binary/unseen"))
+def test_the_url_of_a_hidden_attachment_has_no_part_in_the_order(url: str) -> None:
+    served = Served()
+    feed, own = served.token(), served.app_token("adult", "adult", "patient/*.rs")
+    later = [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2030-01-01T00:00:00Z"}]
+    result = {**served.get(feed, "Observation/adult-hemoglobin").json, "id": "later", "extension": later}
+    binary = {"contentType": "text/plain", "securityContext": {"reference": "Observation/later"}, "data": "eA=="}
+    category = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category"
+    document = {
+        "status": "current", "type": {"coding": [{"system": "http://loinc.org", "code": "34117-2"}]},
+        "category": [{"coding": [{"system": category, "code": "clinical-note"}]}], "subject": {"reference": "Patient/adult"},
+    }  # fmt: skip
+
+    def put(name: str, body: dict[str, Any]) -> None:
+        type, _, id = name.partition("/")
+        answer = served.request(feed, "PUT", name, body={**body, "resourceType": type, "id": id})
+        assert answer.status in (200, 201), answer.body
+
+    put("Observation/later", {name: value for name, value in result.items() if name != "meta"})
+    put("Binary/unseen", binary)
+    for id, urls in (("first", ["http://other.example/x"]), ("second", [url, "http://zzz.example/x"])):
+        contents = [{"attachment": {"contentType": "text/plain", "url": one, "title": "x"}} for one in urls]
+        put(f"DocumentReference/{id}", {**document, "content": contents})
+    shown = served.get(own, "DocumentReference/second").json
+    assert [one["attachment"]["url"] for one in shown["content"]] == ["http://zzz.example/x"]
+    for query, found in (
+        ("_sort=location", ["first", "second"]), ("_sort=-location", ["second", "first"]), (f"location={url}", []),
+    ):  # fmt: skip
+        assert served.get(own, f"DocumentReference?_id=first,second&{query}").ids() == found, query
+    assert served.get(feed, "DocumentReference?_id=first,second&location=" + url).ids() == ["second"]
+    served.close()
