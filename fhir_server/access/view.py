@@ -182,9 +182,7 @@ class View:
         return VisibleChangesPage(shown, more, len(shown) if after is None and len(entries) <= limit else None)
 
     async def _find_version(self, type: str, id: str, number: str, interactions: str) -> VisibleVersion | None:
-        if not _NUMBER.fullmatch(number):
-            return None
-        row = await self._versions_of(type, id, interactions).find(int(number))
+        row = await self._versions_of(type, id, interactions).find(int(number)) if _NUMBER.fullmatch(number) else None
         return (await self._visible_versions((row,)))[0] if row else None
 
     def _versions_of(self, type: str, id: str, interactions: str) -> VisibleHistory:

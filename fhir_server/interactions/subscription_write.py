@@ -98,12 +98,11 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
 
 async def delete(request: Request, service: Service, audit: AuditContext) -> Response:
     """``DELETE Subscription/id``: 204, also for one that does not exist.  Raises Problem ``precondition`` or ``forbidden``."""
-    criteria.require_none(request)
-    provenance_header.require_none(request)
-    await service.require_writable()
 
     async def found(view: View) -> Stored | None:
         view.permissions.require(TYPE, "d")
+        criteria.require_none(request)
+        provenance_header.require_none(request)
         try:
             stored = await search.read(view, request.path[1], "d")
         except Problem as problem:
@@ -115,6 +114,7 @@ async def delete(request: Request, service: Service, audit: AuditContext) -> Res
         return stored
 
     stored = await service.read_with_view(request, audit, found)
+    await service.require_writable()
     if stored is not None:
         await subscription_records.remove(service.store.key_values, stored, request.now)
     return Response(204)

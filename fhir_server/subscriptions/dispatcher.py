@@ -98,7 +98,8 @@ class Dispatcher:
         horizon = await self._stored_until(now) // _MILLISECOND * _MILLISECOND
         # Its commit follows that of every transaction that had begun before the horizon, where one commits after the other (SQLite).
         if not await self._holds_lease(now):
-            self._known, self._change = {}, None
+            for known in self._known.values():
+                known.retry = True  # another server delivers: what it does not know, this one looks at when it takes over
             return
         await self._look_for_changes(horizon)
         owners = Counter(key.partition("/")[0] for key in self._running)

@@ -90,7 +90,7 @@ def test_what_became_hidden_between_two_attempts_is_not_told(any_store: Subscrib
     any_store.active(parent, by_topic("Observation", "full-resource"))
     id = any_store.write(lab())
     any_store.endpoint.statuses = [500]
-    any_store.look(4)
+    any_store.look(6)
     assert len(any_store.endpoint.bundles()) == 1
     labelled = lab() | {"id": id, "meta": {"security": [{"system": ACT_CODE, "code": "HIV"}]}}
     assert served.request(feed, "PUT", f"Observation/{id}", body=labelled).status == 200
@@ -246,5 +246,6 @@ def test_each_delivery_is_in_the_audit_log(world: Subscribing) -> None:
     world.look()
     assert len(world.endpoint.events()) == 1
     lines = [json.loads(text) for text in served.run(log_lines(world))]
-    (line,) = [line for line in lines if f"Subscription/{id}/$events" in str(line)]
-    assert "Patient/teen" in str(line["entity"]) and line["agent"][0]["altId"] == "parent-a"
+    (line,) = [line for line in lines if line["event"].get("entity", [{}])[0].get("query")]
+    assert [one["what"]["reference"] for one in line["event"]["entity"]] == [f"Subscription/{id}", "Patient/teen"]
+    assert line["event"]["agent"][0]["altId"] == "parent-a"

@@ -197,7 +197,7 @@ def test_a_redirect_is_not_followed(world: Subscribing) -> None:
     world.active(feed, by_topic())
     world.write(lab())
     world.endpoint.statuses = [307]
-    world.look(1)
+    world.look(6)
     world.look(4)
     assert len(world.endpoint.bundles()) == 1
 

@@ -95,7 +95,7 @@ def test_criteria_that_are_no_search_are_refused_by_name(shared: Subscribing) ->
         ("Observation?date=yesterday", "date"),
         ("Observation?_count=1", "_count"),
     ):
-        answer = shared.served.request(shared.served.token(), "POST", "Subscription", body=by_criteria(f"Observation?{criteria}"))
+        answer = shared.served.request(shared.served.token(), "POST", "Subscription", body=by_criteria(criteria))
         assert answer.status == 400 and text in answer.body.decode(), answer.body
 
 
