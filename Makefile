@@ -10,7 +10,8 @@ LOCKED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 # What `make quick` tests: folders that take seconds, less what needs mongod, kills processes or tries thousands of examples.
 QUICK := $(addprefix tests/,consent interactions project resources scenarios search seeds store)
 LEFT_OUT := -m "not slow and not hypothesis" -k "not mongodb and not kill"
-PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+# Bytecode is kept, whatever the environment says: the tests start some hundred processes.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: install demo quick test test-all check bench conformance usability
 

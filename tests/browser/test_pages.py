@@ -222,6 +222,7 @@ def test_long_or_foreign_name_fits_a_phone_untruncated(walk: Walk, named: Callab
     assert name not in walk.one("main").text
 
 
+@pytest.mark.slow
 def test_tested_pages_are_distinct_and_some_have_a_problem(walk: Walk) -> None:
     titles: dict[str, str] = {}
     for name, reach in PAGES.items():

@@ -46,17 +46,17 @@ def require_silence(
 @BY_CALLER
 def test_responses_are_equal_when_only_hidden_data_differs(number: int) -> None:
     tally = Tally()
-    for seed in seeds(number, range(comparison.scaled(4))):
+    for seed in seeds(number, range(comparison.scaled(2))):
         require_silence(seed, 150, tally=tally)
     # A server that gives every request the same answer would pass too.
-    assert tally.requests > 1000 and tally.statuses[404] > 7 * tally.cases
+    assert tally.requests > 250 * tally.cases and tally.statuses[404] > 7 * tally.cases
     assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 5
 
 
 @pytest.mark.slow
 @BY_CALLER
 def test_random_requests_do_not_reveal_hidden_data(number: int) -> None:
-    for seed in seeds(number, range(4, 4 + comparison.scaled(63))):
+    for seed in seeds(number, range(2, 2 + comparison.scaled(65))):
         require_silence(seed, 250, thorough=True)
 
 
@@ -91,7 +91,13 @@ def test_mongodb_long_run_does_not_reveal_hidden_data(number: int) -> None:
 
 @pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.name)
 def test_data_shown_earlier_leaves_no_trace_after_access_ends(trace: Trace) -> None:
-    for seed in range(comparison.scaled(3)):
+    asyncio.run(followed(trace, 0, capability(), 80))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.name)
+def test_data_shown_earlier_leaves_no_trace_in_many_cases(trace: Trace) -> None:
+    for seed in range(1, 1 + comparison.scaled(9)):
         asyncio.run(followed(trace, seed, capability(), 80))
 
 

@@ -23,7 +23,7 @@ def require_varied(counts: Counts) -> None:
     assert {"delete", "to ordinary", "move", "unlink", "touch", "other patient", "relabel"} <= set(counts.kinds)
 
 
-@pytest.mark.parametrize("start", (0, 20, 40))
+@pytest.mark.parametrize("start", (0, *(pytest.param(start, marks=pytest.mark.slow) for start in (20, 40))))
 def test_hidden_writes_change_no_answer(start: int, tmp_path: Path) -> None:
     require_varied(asyncio.run(compared(f"sqlite:///{tmp_path}/graphs.sqlite", range(start, start + 20), _WRITES)))
 

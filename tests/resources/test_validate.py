@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fhir_server import jsontext
 from fhir_server.resources import catalog, definitions
 from fhir_server.resources.validate import check
+from tests.examples import examples
 from tests.resources.examples import VALID, example
 from tests.sample_data import SYNTHEA, needs_samples, samples
 from tests.served import ROOT
@@ -128,13 +129,13 @@ names = st.one_of(st.sampled_from(all_names()), st.text(string.ascii_letters + "
 anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=25)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400, few=120))
 @given(st.sampled_from(sorted(VALID)), st.dictionaries(names, anything, max_size=8))
 def test_arbitrary_json_never_makes_the_validator_raise(name: str, body: dict[str, Any]) -> None:
     check(name, {**body, "resourceType": name})
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400, few=120))
 @given(st.data())
 def test_arbitrary_json_in_valid_resource_never_makes_it_raise(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(VALID)))
