@@ -52,7 +52,7 @@ _COMMON: tuple[tuple[bytes, bytes], ...] = (
     (
         b"access-control-expose-headers",
         b"ETag, Location, Last-Modified, Content-Location, Accept-Patch, Expires, Retry-After, X-Progress, DPoP-Nonce, WWW-Authenticate, "
-        b"Preference-Applied, Allow, Accept-Encoding, Content-Disposition, X-Security-Context, X-Request-Id",
+        b"Preference-Applied, Allow, Accept-Encoding, Accept-Ranges, Content-Range, Content-Disposition, X-Security-Context, X-Request-Id",
     ),
 )
 _PREFLIGHT = (
@@ -61,7 +61,7 @@ _PREFLIGHT = (
     (
         b"access-control-allow-headers",
         b"Authorization, DPoP, Content-Type, Content-Encoding, Accept, Prefer, If-Match, If-None-Match, If-None-Exist, "
-        b"If-Modified-Since, If-Unmodified-Since, X-Provenance, X-Security-Context, X-Request-Id",
+        b"If-Modified-Since, If-Unmodified-Since, Range, If-Range, X-Provenance, X-Security-Context, X-Request-Id",
     ),
     (b"access-control-max-age", b"86400"),
 )

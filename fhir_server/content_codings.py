@@ -17,6 +17,8 @@ from typing import Final
 
 from fhir_server.errors import Problem
 
+COMPRESSED: Final = (b"application/fhir+", b"application/json")
+"""How the media types begin of which answers are compressed for clients that take that."""
 SMALLEST: Final = 1400  # bytes: what fits into one packet gains nothing
 _IN_LOOP: Final = 100_000  # bytes that are compressed or checked at once in the event loop
 _LEVEL: Final = 4

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, Final
 
-from fhir_server.content_codings import SMALLEST, Gzip
+from fhir_server.content_codings import COMPRESSED, SMALLEST, Gzip
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import Response
 from fhir_server.turns import Line
 
 _PART: Final = 256 * 1024  # bytes of a body that are sent at once
-_COMPRESSED: Final = (b"application/fhir+", b"application/json")
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
@@ -53,7 +52,7 @@ async def send_response(response: Response, send: Send, line: Line, *, is_head: 
 def _gains(response: Response, size: int) -> bool:
     """Whether compression makes the response smaller, and nobody has coded it already."""
     headers = dict(response.headers)
-    is_text = headers.get(b"content-type", b"").startswith(_COMPRESSED)
+    is_text = headers.get(b"content-type", b"").startswith(COMPRESSED)
     return is_text and b"content-encoding" not in headers and (response.stream is not None or size >= SMALLEST)
 
 

@@ -33,6 +33,7 @@ _MEANINGS = {
     "precondition": "`If-Match` or another precondition does not hold, or criteria match several resources",
     "too_large": "the body, or what the transaction stores, is too large",
     "media_type": "the body is not of a kind that the interaction takes",
+    "range": "the content of a Binary has no byte of the `Range`",
     "unprocessable": "the resource is valid but cannot be stored: a reference does not resolve",
     "precondition_required": "the change needs `If-Match`",
     "too_many": "too many attempts; `Retry-After` says when to go on",

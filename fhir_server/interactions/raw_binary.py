@@ -20,9 +20,10 @@ import msgspec
 
 from fhir_server import budget, jsontext
 from fhir_server.access.view import View
+from fhir_server.content_codings import COMPRESSED
 from fhir_server.errors import Problem
+from fhir_server.interactions import byte_ranges, write
 from fhir_server.interactions import read as resource
-from fhir_server.interactions import write
 from fhir_server.interactions.accept import ranges, require_acceptable
 from fhir_server.interactions.messages import JSON_TYPES, XML_TYPES, AuditContext, Request, Response, media_type
 from fhir_server.interactions.service import Service
@@ -44,7 +45,10 @@ _SLICE: Final = 64 * 1024  # of base64, a multiple of four
 
 
 async def read(view: View, request: Request, service: Service) -> Response:
-    """``GET Binary/id``: the content, or the resource.  Raises what the read of a resource raises, and ``not_acceptable``."""
+    """``GET Binary/id``: the content or a part of it, or the resource.
+
+    Raises what the read of a resource raises, and Problem ``not_acceptable`` or ``range``.
+    """
     return await _represented(request, await resource.read(view, request, service))
 
 
@@ -69,7 +73,17 @@ async def _represented(request: Request, response: Response) -> Response:
         context = jsontext.parse(members["securityContext"]).get("reference", "")
         can_be_sent = context.isascii() and context.isprintable() and len(context) <= _LONGEST
         headers += [(_CONTEXT.encode(), context.encode())] if can_be_sent else []
-    return Response(200, headers=tuple(headers), parts=await _decoded(members.get("data", b"")))
+    text = _base64_text(members.get("data", b""))
+    size = len(text) // 4 * 3 - text[-2:].count(b"=")
+    if content_type.encode().startswith(COMPRESSED):
+        # A part of what is compressed for some clients would be of the one form or the other.
+        return Response(200, headers=(*headers, (b"accept-ranges", b"none")), parts=await _decoded(text, 0, size))
+    headers.append((b"accept-ranges", b"bytes"))
+    wanted = byte_ranges.wanted(request.method, request.headers, size)
+    if wanted is None:
+        return Response(200, headers=tuple(headers), parts=await _decoded(text, 0, size))
+    headers.append((b"content-range", wanted.content_range(size)))
+    return Response(206, headers=tuple(headers), parts=await _decoded(text, *wanted))
 
 
 def _asks_for_resource(request: Request, content_type: str) -> bool:
@@ -89,15 +103,21 @@ def _served_type(text: bytes) -> str:
     return re.sub(r"[ \t]*;[ \t]*", ";", stated)
 
 
-async def _decoded(data: bytes) -> list[bytes]:
-    """The bytes that a JSON string of base64 stands for, in parts."""
-    if not data:
-        return []
-    text = (jsontext.parse(data).encode() if b"\\" in data else data[1:-1]).translate(None, b" \t\r\n")
+def _base64_text(data: bytes) -> bytes:
+    """The base64 in a JSON string, or in the JSON text of no value."""
+    return (jsontext.parse(data).encode() if b"\\" in data else data[1:-1]).translate(None, b" \t\r\n")
+
+
+async def _decoded(text: bytes, start: int, end: int) -> list[bytes]:
+    """The bytes from ``start`` on and before ``end`` of those that a text of base64 stands for, in parts; no others are decoded."""
+    first, last = start // 3, -(-end // 3)  # groups of three bytes, four characters each
     parts = []
-    for start in range(0, len(text), _SLICE):
-        parts.append(b64decode(text[start : start + _SLICE]))
+    for group in range(first, last, _SLICE // 4):
+        parts.append(b64decode(text[group * 4 : min(group + _SLICE // 4, last) * 4]))
         await budget.give_way()
+    if parts:
+        parts[-1] = parts[-1][: len(parts[-1]) - max(0, min(last * 3, len(text) // 4 * 3 - text[-2:].count(b"=")) - end)]
+        parts[0] = parts[0][start - first * 3 :]
     return parts
 
 

@@ -50,4 +50,6 @@ def summary(served: Served) -> str:
 
 def successes(served: Served) -> tuple[int, ...]:
     """The statuses of answers that are no refusals."""
+    if served.is_raw and served.method == "GET":
+        return (200, 206, 304)
     return _SUCCESSES.get(served.code, _OF_OPERATIONS if served.operation else (200,))
