@@ -208,9 +208,9 @@ def test_us_core_is_read() -> None:
     served.close()
 
 
-@pytest.mark.skipif(not US_CORE.exists(), reason="the package is not on this machine")
+@needs_samples(US_CORE)
 def test_us_core_s_own_search_parameters_are_served(served: Served) -> None:
-    report = add(served, read_archive(US_CORE))
+    report = add(served, read_archive(*samples(US_CORE)))
     assert report.unused == []
     served.run(index_all(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock))
     race = {
