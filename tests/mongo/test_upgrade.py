@@ -14,7 +14,7 @@ from fhir_server.store.mongodb import MongoStore, schema, upgrades
 from fhir_server.store.version_history import VersionDigest, decode_history
 from tests.mongo.shared_mongod import fresh_url
 from tests.store.former_schemas import former_digests
-from tests.store.histories import fill_histories, histories
+from tests.store.histories import fill_former_histories, histories
 
 
 def _run(url: str, *scenarios: Any) -> list[Any]:
@@ -54,7 +54,7 @@ def _turn_into_first_schema(url: str) -> int:
 def _filled() -> tuple[str, list[Any]]:
     """The URL of a database of schema 1 and what is counted of it."""
     url = fresh_url()
-    before = _run(url, fill_histories, histories)[1]
+    before = _run(url, fill_former_histories, histories)[1]
     assert _turn_into_first_schema(url) > 30
     return url, before
 
@@ -104,7 +104,7 @@ def test_there_is_a_step_for_every_schema() -> None:
 
 def test_database_of_a_later_schema_is_refused_with_one_sentence() -> None:
     url = fresh_url()
-    _run(url, fill_histories)
+    _run(url, fill_former_histories)
     with MongoClient[dict[str, Any]](url) as client:
         client.get_default_database()["counters"].update_one({"_id": "schema"}, {"$inc": {"value": 1}})
     with pytest.raises(ValueError, match=r"written by a later version of this program \(schema \d+, known: \d+\)\.$"):

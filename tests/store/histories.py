@@ -39,7 +39,12 @@ def alike(last: int, hidden: frozenset[int] = frozenset()) -> list[IndexedRow]:
     return made
 
 
-async def fill_histories(store: Store, lengths: tuple[int, ...] = (1, 2, 5, 12), patients: int = 2) -> None:
+async def fill_former_histories(store: Store) -> None:
+    """The same rows as :func:`fill_histories`, with versions that do not say whose they are, as former ones did not."""
+    await fill_histories(store, says_owners=False)
+
+
+async def fill_histories(store: Store, lengths: tuple[int, ...] = (1, 2, 5, 12), patients: int = 2, *, says_owners: bool = True) -> None:
     """Rows with random histories; some end with a deletion, some have moved to another patient."""
     for seed in range(12):
         random = Random(seed)
@@ -48,7 +53,7 @@ async def fill_histories(store: Store, lengths: tuple[int, ...] = (1, 2, 5, 12),
         for digest in random_history(random, random.choice(lengths)):
             patient = f"p{random.randrange(patients)}" if digest.digests else patient
             entries = (token("code", random.choice("xy"), class_id=digest.class_id),)
-            digest = msgspec.structs.replace(digest, patients=(patient,))
+            digest = msgspec.structs.replace(digest, patients=(patient,) if says_owners else None)
             history = following(history, digest)
             indexed = record(
                 f"h{seed}", patient, version=digest.version, class_id=digest.class_id, release_at=digest.release_at, entries=entries

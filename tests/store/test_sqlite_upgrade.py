@@ -15,7 +15,7 @@ from fhir_server.store import IndexedRow, Store
 from fhir_server.store.sqlite import SqliteStore, schema
 from fhir_server.store.sqlite.upgrades import STEPS
 from tests.store.former_schemas import CHANGED, EARLIER, turn_into_first_schema
-from tests.store.histories import fill_histories, histories
+from tests.store.histories import fill_former_histories, histories
 from tests.store.samples import ALL, NOW, OBS, clause, drop, found, in_job, put, record, reference, token, visibility
 
 
@@ -122,7 +122,7 @@ def test_row_of_changed_class_leaves_its_former_band(tmp_path: Path) -> None:
 @pytest.mark.parametrize("earlier", EARLIER)
 def test_versions_are_counted_after_an_upgrade_as_before(tmp_path: Path, earlier: int) -> None:
     path = tmp_path / "x.db"
-    _opened(path, fill_histories)
+    _opened(path, fill_former_histories)
     before = _opened(path, histories)
     EARLIER[earlier](path)
     assert _opened(path, histories) == before
