@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fhir_server.resources.references import parse_reference
 from fhir_server.resources.server_base import server_base
 from tests.interactions.spellings import BASE, DOORS, legal, odd
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 VISIT, CLINIC, TEST = "Encounter/teen-mh-visit", "Location/mental-health-clinic", "Observation/teen-hiv-screen"
@@ -22,7 +23,7 @@ CONDITIONAL |= {f"{BASE}/{text}" for text in CONDITIONAL}
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

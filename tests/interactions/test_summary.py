@@ -9,6 +9,7 @@ import pytest
 
 from fhir_server import jsontext
 from fhir_server.resources import validate
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 IPS = "http://hl7.org/fhir/uv/ips/StructureDefinition"
@@ -27,7 +28,7 @@ SECTIONS = {
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 
