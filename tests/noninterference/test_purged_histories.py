@@ -16,6 +16,7 @@ from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.store import memory
 from fhir_server.store.version_purge import Purge, choose
 from fhir_server.writing import propagation
+from tests.examples import examples
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference.case_generator import Case, case
 from tests.noninterference.comparison import Leak, Twins, scaled
@@ -68,7 +69,7 @@ def test_purged_histories_of_sqlite_are_equal(seed: int, tmp_path: Path) -> None
 
 def test_purged_histories_of_mongodb_are_equal() -> None:
     capability()
-    asyncio.run(_compare(case(1), (emptied_url("one"), emptied_url("two")), asks=20))
+    asyncio.run(_compare(case(1), (emptied_url("one"), emptied_url("two")), asks=examples(_ASKS, few=20)))
 
 
 @pytest.mark.slow
