@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 STORES = ("memory", "sqlite", "mongodb")
@@ -17,9 +18,12 @@ def put(served: Served, resource: dict[str, Any]) -> int:
     return served.request(served.token(), "PUT", f"{resource['resourceType']}/{resource['id']}", body=resource).status
 
 
-def filled(*resources: dict[str, Any], store: str = "memory:") -> Served:
-    """A server on a new store, with the seed records and these resources."""
-    server = Served(store)
+def filled(*resources: dict[str, Any]) -> Served:
+    """A server on a store in memory, with the seed records and these resources."""
+    return _with(Served(), resources)
+
+
+def _with(server: Served, resources: tuple[dict[str, Any], ...]) -> Served:
     for one in resources:
         assert put(server, one) == 201, one
     return server
@@ -30,7 +34,7 @@ def served_with(*resources: dict[str, Any], stores: tuple[str, ...] = STORES) ->
 
     @pytest.fixture(scope="module", params=stores)
     def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-        server = filled(*resources, store=store_url(request.param, tmp_path_factory.mktemp("store")))
+        server = _with(seeded(store_url(request.param, tmp_path_factory.mktemp("store"))), resources)
         yield server
         server.close()
 

@@ -13,19 +13,20 @@ import pytest
 
 from fhir_server.access import audit_projection, audit_trail
 from fhir_server.resources.validate import check
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 
 @pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path))
+    server = seeded(store_url(request.param, tmp_path))
     yield server
     server.close()
 
 
 @pytest.fixture
 def fast() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

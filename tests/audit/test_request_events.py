@@ -12,12 +12,13 @@ from fhir_server.audit import LOG_NAME
 from fhir_server.audit.request_events import PATIENT_ROLE
 from fhir_server.interactions import bulk_export_job
 from fhir_server.resources.validate import check
+from tests.seeded import seeded
 from tests.served import Served
 
 
 @pytest.fixture
 def served() -> Any:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

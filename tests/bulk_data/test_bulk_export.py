@@ -14,6 +14,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import bulk_export_job
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
+from tests.seeded import seeded
 from tests.served import NOON, Answer, Served, micros
 
 ASYNC = {"prefer": "respond-async", "accept": "application/fhir+json"}
@@ -33,7 +34,7 @@ KEYS: dict[str, Any] = {"keys": []}
 
 @pytest.fixture
 def server() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     for client in ("limited", "other"):
         server.run(
             clients.save(

@@ -12,6 +12,7 @@ import pytest
 from fhir_server.interactions import bulk_export_job
 from fhir_server.interactions.bulk_export_job import MAX_EXPORTS
 from fhir_server.smart.core import grant_index, token_grants
+from tests.seeded import seeded
 from tests.served import Served, call, store_url
 
 ASYNC = {"prefer": "respond-async", "accept": "application/fhir+json"}
@@ -20,7 +21,7 @@ KINDS = "$export?_type=Patient,Observation,Encounter"
 
 @pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path))
+    server = seeded(store_url(request.param, tmp_path))
     yield server
     server.close()
 

@@ -14,6 +14,7 @@ from fhir_server import app, budget
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.errors import Problem
 from fhir_server.store.sqlite import SqliteStore, long_reads
+from tests.seeded import seeded
 from tests.served import Answer, Served, call
 
 EVERYTHING = "Patient/adult/$everything"
@@ -23,7 +24,7 @@ EVERYTHING = "Patient/adult/$everything"
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     from tests.served import store_url
 
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

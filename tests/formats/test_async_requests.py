@@ -11,6 +11,7 @@ import pytest
 from fhir_server.errors import Problem
 from fhir_server.interactions import async_requests
 from fhir_server.interactions.routing import ROUTES, may_be_answered_later
+from tests.seeded import seeded
 from tests.served import NOON, Answer, Served, micros, store_url
 
 LATER = {"prefer": "respond-async"}
@@ -29,14 +30,14 @@ QUESTIONS = (
 
 @pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path))
+    server = seeded(store_url(request.param, tmp_path))
     yield server
     server.close()
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

@@ -13,6 +13,7 @@ import pytest
 
 from fhir_server import content_codings, sending
 from fhir_server.content_codings import Gzip, accepts_gzip
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 GZIP = {"accept-encoding": "gzip, deflate, br"}
@@ -26,7 +27,7 @@ OBSERVATION = {
 
 @pytest.fixture(scope="module", params=["memory", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")), max_resource_bytes=200_000, max_body_bytes=400_000)
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")), max_resource_bytes=200_000, max_body_bytes=400_000)
     yield server
     server.close()
 

@@ -8,6 +8,7 @@ import pytest
 
 from fhir_server.interactions.patch import ACCEPT_PATCH
 from fhir_server.interactions.routing import ROUTES
+from tests.seeded import seeded
 from tests.served import Served
 
 NAMES = {"{type}": "Observation", "{compartment}": "Patient", "{member}": "Observation", "{version}": "1", "{id}": "adult"}
@@ -24,7 +25,7 @@ READ = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

@@ -11,6 +11,7 @@ import pytest
 
 from fhir_server.app import RootApp
 from fhir_server.interactions import raw_binary
+from tests.seeded import seeded
 from tests.served import Answer, Served, call, store_url
 
 PDF = b"%PDF-1.7\n" + bytes(range(256)) * 40
@@ -31,7 +32,7 @@ RESOURCE = (
 
 @pytest.fixture(scope="module", params=["memory", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")), max_resource_bytes=600_000)
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")), max_resource_bytes=600_000)
     put(server, ID, PDF, "application/pdf", "Patient/adult")
     yield server
     server.close()

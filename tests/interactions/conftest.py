@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

@@ -9,6 +9,7 @@ import pytest
 
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
+from tests.seeded import seeded
 from tests.served import Served
 
 RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
@@ -38,7 +39,7 @@ RESTRICTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "cod
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     feed = server.token()
     rows = [
         _medication("ordinary", AMOXICILLIN),

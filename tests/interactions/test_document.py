@@ -13,6 +13,7 @@ from fhir_server.access.view import View
 from fhir_server.interactions import document_bundle
 from fhir_server.resources import validate
 from tests.noninterference.planted_leaks import sighted, unlimited
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 LOINC = "http://loinc.org"
@@ -33,7 +34,7 @@ def composition(*entries: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     feed = server.token()
     organization = {"resourceType": "Organization", "id": "mercy-general", "name": "Mercy"}
     for row in (organization, result("doc-open"), composition("doc-open")):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 VISIT = "Encounter/adult-annual-visit"
@@ -14,7 +15,7 @@ VISIT = "Encounter/adult-annual-visit"
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

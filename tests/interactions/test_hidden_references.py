@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served
 
 HIDDEN = {"reference": "Observation/teen-preliminary-crp"}
@@ -15,7 +16,7 @@ HIDDEN = {"reference": "Observation/teen-preliminary-crp"}
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     feed = server.token()
     body = {**server.get(feed, "Observation/teen-hemoglobin").json, "derivedFrom": [HIDDEN]}
     assert server.request(feed, "PUT", "Observation/teen-hemoglobin", body=body).status == 200

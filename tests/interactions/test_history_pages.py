@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served
 
 MINUTE = 60_000_000
@@ -15,7 +16,7 @@ ROW = "Observation/adult-hemoglobin"
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     body = server.get(server.token(), ROW).json
     for number in range(2, 8):
         server.at(server.parts.clock() + MINUTE)

@@ -17,6 +17,7 @@ from tests.interactions import hostile_requests
 from tests.interactions.hostile_changes import changes
 from tests.interactions.hostile_operations import operations
 from tests.interactions.hostile_requests import Chance, Hostile
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 KINDS = {**hostile_requests.KINDS, "changes": changes}
@@ -29,7 +30,7 @@ CONTROL = 40  # an honest request after so many
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
-    made = Served(store_url("sqlite", tmp_path), search_handling="lenient")  # so that every parameter is read
+    made = seeded(store_url("sqlite", tmp_path), search_handling="lenient")  # so that every parameter is read
     yield made
     made.close()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
@@ -68,7 +69,7 @@ class World:
 
 @pytest.fixture(scope="module", params=("sqlite", "mongodb"))
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

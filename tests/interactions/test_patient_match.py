@@ -12,6 +12,7 @@ from fhir_server import jsontext
 from fhir_server.audit import LOG_NAME
 from fhir_server.interactions import match_scores
 from fhir_server.resources import validate
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 MRN = "urn:example:mrn"
@@ -31,7 +32,7 @@ ROWS = {
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     feed = server.token()
     for id, row in ROWS.items():
         body = {name: value for name, value in row.items() if value != []} | {"id": f"match-{id}"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 DEVICE = {"who": {"display": "Feed"}}
@@ -16,7 +17,7 @@ RECORDED = "2026-11-21T12:00:00-05:00"
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

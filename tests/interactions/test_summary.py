@@ -11,6 +11,7 @@ from fhir_server import jsontext
 from fhir_server.fhir_xml import to_json
 from fhir_server.interactions import patient_summary
 from fhir_server.resources import validate
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 IPS = "http://hl7.org/fhir/uv/ips/StructureDefinition"
@@ -29,7 +30,7 @@ SECTIONS = {
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

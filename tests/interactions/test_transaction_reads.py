@@ -9,6 +9,7 @@ import pytest
 
 from fhir_server.interactions.messages import Request
 from fhir_server.interactions.routing import ROUTES, match_route
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 CALLERS = {
@@ -72,7 +73,7 @@ READS = (
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    served = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield served
     served.close()
 

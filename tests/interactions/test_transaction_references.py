@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 EHR = "http://ehr.example/fhir"
@@ -16,7 +17,7 @@ BASE = "http://127.0.0.1:8000/fhir"
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     for id in ("p1", "p2"):
         body = {
             "resourceType": "Patient",

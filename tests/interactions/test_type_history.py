@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served
 
 MINUTE = 60_000_000
@@ -16,7 +17,7 @@ ROW, OTHER = "Observation/adult-hemoglobin", "Observation/adult-glucose"
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     """One minute after the other: two versions of a row, one of another, a creation and its deletion."""
-    server = Served()
+    server = seeded()
     token = server.token()
 
     def act(method: str, path: str, body: Any = None) -> Any:

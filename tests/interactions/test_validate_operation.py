@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 LOINC = {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
@@ -16,7 +17,7 @@ PROFILE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-patient"
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+    server = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     yield server
     server.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server.writing import write_times
+from tests.seeded import seeded
 from tests.served import Served, micros
 from tests.store.conftest import RunScenario, run
 from tests.store.samples import put, record, token
@@ -20,7 +21,7 @@ ROW = "Observation/adult-hemoglobin"
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

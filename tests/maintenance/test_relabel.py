@@ -11,6 +11,7 @@ import pytest
 
 from fhir_server.maintenance import relabel
 from fhir_server.store import IndexedRow, Store, Transaction
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 ORDER = {
@@ -26,7 +27,7 @@ MESSAGE = {
 
 @pytest.fixture(params=("memory", "sqlite", "mongodb"))
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path))
+    server = seeded(store_url(request.param, tmp_path))
     for row in (ORDER, MESSAGE):
         assert server.request(server.token(), "PUT", f"{row['resourceType']}/stale", body=row).status == 201
     # An earlier version of the code lists: it labeled the message for itself, and did not know the label of the order.

@@ -12,6 +12,7 @@ import yaml
 from fhir_server import jsontext
 from fhir_server.consent.security_labels import RESTRAINT
 from fhir_server.resources import validate
+from tests.seeded import seeded
 from tests.served import Served, store_url
 
 FILES = sorted(Path(__file__).parent.glob("*.yaml"))
@@ -30,7 +31,7 @@ def servers() -> Iterator[dict[str, Served]]:
 @pytest.fixture(scope="module", params=STORES)
 def served(request: pytest.FixtureRequest, servers: dict[str, Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
     if request.param not in servers:
-        servers[request.param] = Served(store_url(request.param, tmp_path_factory.mktemp("store")))
+        servers[request.param] = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
     return servers[request.param]
 
 

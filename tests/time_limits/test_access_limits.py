@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server.consent.security_labels import ACT_CODE
+from tests.seeded import seeded
 from tests.served import Served, micros, store_url
 
 HOUR = 3_600_000_000
@@ -17,7 +18,7 @@ PT, PC, AS, NOBODY = "teen's view", "child's view", "own view", "nothing"
 
 @pytest.fixture(params=["memory:", "sqlite", "mongodb"])
 def served(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Served]:
-    server = Served(store_url(request.param, tmp_path), at="2026-01-01T12:00:00-05:00")
+    server = seeded(store_url(request.param, tmp_path), at="2026-01-01T12:00:00-05:00")
     yield server
     server.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Served
 
 MINUTE = 60_000_000
@@ -16,7 +17,7 @@ DECLASSIFY = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "cod
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 
