@@ -293,7 +293,6 @@ class Writes:
         type = row["resourceType"]
         mode = self._pick("create", "update", "delete", "profile")
         parameters: list[dict[str, Any]] = [{"name": "mode", "valueCode": mode}]
-        parameters += [{"name": "profile", "valueUri": _PROFILES.get(type, _PROFILES[""])}] if mode == "profile" else []
         if self._random.random() < 0.7:
             named = {"id": self._name().partition("/")[2]} if mode == "update" else {}
             parameters.append({"name": "resource", "resource": {**row, **named}})
