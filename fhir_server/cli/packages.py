@@ -27,8 +27,8 @@ def add_package(file: str) -> None:
     """Store the definitions of a package: profiles, value sets, search parameters and the like.
 
     FILE is an npm archive (.tgz) of a package for R4, or the name of a package that comes with the product: fhir-server.ig (its
-    implementation guide) or hl7.fhir.r4.core (HL7's definitions of R4).  Clients read and search the definitions and cannot change them.
-    Adding a package again stores what is missing.
+    implementation guide) or hl7.fhir.r4.core (HL7's definitions of R4, with code systems and value sets).  Clients read and search the
+    definitions and cannot change them.  Adding a package again stores what is missing.
     """
     read = _read(file)
     event = SecurityEvent("add-package", detail={"package": read.label})

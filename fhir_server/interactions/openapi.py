@@ -138,8 +138,9 @@ def _parameters_in_url(url: str) -> list[dict[str, Any]]:
     return [one for one in found if one["use"] == "in" and one.get("type") in _SIMPLE]
 
 
-def _query(name: str, description: str, type: str = "string") -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": _SCHEMAS.get(type, {"type": "string"})}
+def _query(name: str, description: str, type: str = "string", among: Sequence[str] = ()) -> dict[str, Any]:
+    schema = {"enum": list(among)} if among else _SCHEMAS.get(type, {"type": "string"})
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _body_media(served: Served) -> tuple[str, ...]:
@@ -205,8 +206,8 @@ def _components() -> dict[str, Any]:
         },
         "parameters": {
             **{name: {"name": name, "in": "path", "required": True, "schema": schema} for name, schema in path.items()},
-            "_format": _query("_format", "The format of the answer, in place of Accept"),
-            "_pretty": _query("_pretty", "true: with line breaks"),
+            "_format": _query("_format", "The format of the answer, in place of Accept", among=("json", "xml", *_FHIR)),
+            "_pretty": _query("_pretty", "true: with line breaks", "boolean"),
             "criteria": {
                 "name": "criteria",
                 "in": "query",

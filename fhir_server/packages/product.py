@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from fhir_server.package_data import data_folder
 from fhir_server.packages.archive import Package, package_of_manifest, read_archive
 from fhir_server.resources import published
+from fhir_server.terminology.shipped import r4_resources
+from fhir_server.terminology.sources import Kind
 
 R4: Final = "hl7.fhir.r4.core"
 GUIDE: Final = "fhir-server.ig"
 NAMES: Final = (GUIDE, R4)
+_TERMINOLOGY: Final[tuple[Kind, ...]] = ("CodeSystem", "ValueSet", "ConceptMap")
+_NOT_IN_IDS: Final = re.compile(r"[^A-Za-z0-9.-]")
 _FOLDERS: Final = ("guide", "profiles", "codesystems", "valuesets")
 
 
@@ -22,7 +28,25 @@ def product_package(name: str, operations: Mapping[str, dict[str, Any]]) -> Pack
 
     ``operations``: the OperationDefinitions of the operations that the server has, which its guide contains.
     """
-    return read_archive(published.FILE) if name == R4 else guide(data_folder("ig"), operations)
+    return _r4() if name == R4 else guide(data_folder("ig"), operations)
+
+
+def _r4() -> Package:
+    """HL7's definitions of R4: those that are packed as published, and the code systems, value sets and concept maps by which the server
+    answers, with what says something of codes.
+    """
+    packed = read_archive(published.FILE)
+    definitions = dict(packed.definitions)
+    for kind in _TERMINOLOGY:
+        for resource in r4_resources(kind):
+            named = {"resourceType": kind, "id": _id(resource["url"]), **resource}
+            definitions[f"package/{kind}-{named['id']}.json"] = json.dumps(named, ensure_ascii=False).encode()
+    return replace(packed, definitions=definitions)
+
+
+def _id(url: str) -> str:
+    """The id of a definition, which follows from its URL, as HL7's do."""
+    return _NOT_IN_IDS.sub("-", url.rpartition("/")[2])[-64:]
 
 
 def guide(folder: Path, operations: Mapping[str, dict[str, Any]]) -> Package:

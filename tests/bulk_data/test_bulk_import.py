@@ -11,6 +11,7 @@ import pytest
 from fhir_server.interactions import bulk_import_job
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
+from fhir_server.store.logs import AUDIT_LOG
 from tests.bulk_data.import_files import ASYNC, HOST, Files, finished, ndjson, parameters, reaching, refusals, started
 from tests.served import NOON, Served, micros, store_url
 
@@ -259,3 +260,17 @@ def test_parameters_of_the_draft_are_taken_and_the_preference_is_required(server
     body = parameters(("Patient", f"{HOST}/p"), **others)
     assert server.request(server.token(), "POST", "$import", body=body, headers=ASYNC).status == 202
     assert server.request(server.token(), "POST", "$import", body=body).status == 400
+
+
+def test_audit_log_has_each_line_with_its_status(server: Served, files: Files) -> None:
+    files.files = {"p": ndjson(PATIENT, {**PATIENT, "id": "bad", "gender": "unknowable"}, {**PATIENT, "id": "x", "link": 1})}
+    token = server.token()
+    finished(server, token, started(server, token, ("Patient", f"{HOST}/p")))
+
+    async def newest() -> bytes:
+        await server.parts.auditor.flush()
+        async with server.parts.store.snapshot() as snapshot:
+            return (await snapshot.log_lines_unfiltered(AUDIT_LOG, None, before=2**62, limit=1))[0][1]
+
+    line = server.run(newest())
+    assert b'{"reference":"Patient/imported"}' in line and line.count(b'"valueString":"400"') == 2 and b'"valueString":"201"' in line

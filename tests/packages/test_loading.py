@@ -166,18 +166,27 @@ def test_definitions_of_r4_are_valid_and_complete() -> None:
     whole = product_package(R4, {})
     kinds = {name: json.loads(text)["resourceType"] for name, text in whole.definitions.items()}
     counts = {kind: [*kinds.values()].count(kind) for kind in set(kinds.values())}
-    assert counts == {"StructureDefinition": 655, "SearchParameter": 1400, "OperationDefinition": 47, "CompartmentDefinition": 6}
+    packed = {"StructureDefinition": 655, "SearchParameter": 1400, "OperationDefinition": 47, "CompartmentDefinition": 6}
+    assert counts == {**packed, "CodeSystem": 1062, "ValueSet": 1316, "ConceptMap": 80}
     names = {
         "StructureDefinition-Patient",
         "StructureDefinition-vitalsigns",
         "SearchParameter-individual-family",
         "CompartmentDefinition-patient",
+        "CodeSystem-observation-status",
+        "CodeSystem-v2-0006-2.1",
+        "ValueSet-administrative-gender",
+        "ConceptMap-cm-address-use-v2",
     }
     sample = {name: text for name, text in whole.definitions.items() if Path(name).stem in names}
     served = Served(seeds=False)
     report = add(served, Package(whole.name, whole.version, {}, sample))
-    assert (report.stored, report.refused) == (4, [])
+    assert (report.stored, report.refused) == (8, [])
     feed = served.token()
+    codes = served.get(feed, "CodeSystem?url=http://hl7.org/fhir/observation-status").json["entry"][0]["resource"]
+    assert "entered-in-error" in [concept["code"] for concept in codes["concept"]]
+    assert served.get(feed, "ValueSet/administrative-gender").json["compose"]
+    assert served.get(feed, "CodeSystem?system=http://terminology.hl7.org/CodeSystem/v2-0006%5C%7C2.1").status == 200
     assert served.get(feed, "StructureDefinition?url=http://hl7.org/fhir/StructureDefinition/Patient").json["total"] == 1
     assert served.get(feed, "CompartmentDefinition?code=Patient").json["total"] == 1
     served.close()

@@ -11,10 +11,11 @@ import pytest
 from fhir_server import jsontext
 from fhir_server.packages.archive import read_archive
 from fhir_server.packages.loading import Packages
-from tests.profiles.test_us_core import FOLDER, US_CORE
+from tests.profiles.test_us_core import GUIDES, US_CORE
+from tests.sample_data import needs_samples, samples
 from tests.served import Served
 
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="HL7's packages are not here")
+pytestmark = needs_samples(GUIDES)
 
 PROFILES: Final = {
     "AllergyIntolerance": "allergyintolerance", "CareTeam": "careteam", "Condition": "condition-problems-health-concerns",
@@ -37,7 +38,7 @@ MISSING: Final = {
 def served() -> Iterator[Served]:
     made = Served()
     parts = made.parts
-    package = read_archive(FOLDER / "hl7.fhir.us.core-6.1.0.tgz")
+    package = read_archive(*samples(GUIDES.replace("*", "6.1.0")))
     made.run(Packages(parts.store, parts.labeler, made.settings.base, parts.clock).add(package))
     yield made
     made.close()

@@ -18,13 +18,14 @@ from fhir_server.errors import Issue
 from fhir_server.packages.archive import read_archive
 from fhir_server.packages.loading import Packages
 from fhir_server.resources import validate
-from tests.served import ROOT, Served
+from tests.sample_data import needs_samples, samples
+from tests.served import Served
 
-FOLDER = ROOT.parent / "shared" / "data" / "packages"
+GUIDES = "packages/hl7.fhir.us.core-*.tgz"
 US_CORE = "http://hl7.org/fhir/us/core"
 Json = dict[str, Any]
 
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="HL7's packages are not here")
+pytestmark = needs_samples(GUIDES)
 
 
 class Guide(NamedTuple):
@@ -37,7 +38,7 @@ class Guide(NamedTuple):
 
 @pytest.fixture(scope="module", params=("6.1.0", "7.0.0", "8.0.0"))
 def guide(request: pytest.FixtureRequest) -> Iterator[Guide]:
-    file = FOLDER / f"hl7.fhir.us.core-{request.param}.tgz"
+    (file,) = samples(GUIDES.replace("*", request.param))
     served = Served(seeds=False)
     parts = served.parts
     package = read_archive(file)
