@@ -35,9 +35,10 @@ install: .venv/installed
 	sh scripts/deployment-tools.sh
 	touch $@
 
-.venv/tested-all: .venv/tested scripts/packages.sh scripts/java-client.sh tests/clients/hapi/pom.xml tests/fhir_xml/package-lock.json
+.venv/tested-all: .venv/tested scripts/packages.sh scripts/java-client.sh tests/clients/hapi/pom.xml scripts/clients.sh tests/clients/python/requirements.txt tests/clients/node/package-lock.json tests/fhir_xml/package-lock.json
 	sh scripts/packages.sh java
 	sh scripts/java-client.sh
+	sh scripts/clients.sh
 	cd tests/fhir_xml && npm ci --silent --no-audit --no-fund
 	touch $@
 
