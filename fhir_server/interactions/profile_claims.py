@@ -37,8 +37,10 @@ class ProfileChecks:
         """Note that a resource, with its JSON text, must meet its profiles and ``claims``."""
         meta = value.get("meta", {})
         value = value | {"meta": meta | {"profile": [*meta.get("profile", ()), *claims]}} if claims else value
+        if not self._validator.must_check(type, value):
+            return
         key = sha256(b"\0".join((text, *(claim.encode() for claim in claims)))).digest()
-        if key not in self._passed and self._validator.must_check(type, value):
+        if key not in self._passed:
             self._waiting[key] = type, value
 
     def require_made(self) -> None:
@@ -55,7 +57,7 @@ class ProfileChecks:
 
 def need_kept(checks: ProfileChecks, draft: Draft, current: VisibleVersion | None) -> None:
     """Note that the draft must meet the profiles that the version before it claims: an update removes none."""
-    if current is None:
+    if current is None or b'"profile"' not in current.body:
         return
     claims = tuple(jsontext.parse(meta_of(jsontext.members(current.body)).get("profile", b"[]")))
     kept = tuple(claim for claim in claims if claim not in draft.value.get("meta", {}).get("profile", ()))
