@@ -6,6 +6,7 @@ from tests.noninterference.operation_requests import OperationRequests
 from tests.noninterference.paired_server import Ask
 
 _ACCEPTED = ("*/*", "text/plain", "application/pdf", "application/fhir+json")
+_RANGES = ("bytes=0-2", "bytes=100000-")
 
 
 class ContentRequests(OperationRequests):
@@ -16,7 +17,8 @@ class ContentRequests(OperationRequests):
 
     def steady_content(self) -> list[Ask]:
         """Return the reads that are sent in every case."""
-        return [Ask.get("content", name, accept=accept) for name in self._files() for accept in _ACCEPTED]
+        asks = [Ask.get("content", name, accept=accept) for name in self._files() for accept in _ACCEPTED]
+        return asks + [Ask.get("range", name, accept="*/*", range=range) for name in self._files() for range in _RANGES]
 
     def content(self) -> Ask:
         """Read a Binary or one of its versions, as its content or as a resource; compressed or not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from urllib.parse import parse_qsl, urlencode
 
 import httpx
@@ -23,7 +23,16 @@ class _Files(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         names = [value for _, value in parse_qsl(request.url.query.decode())]
-        return httpx.Response(200, content=b"".join([_line(name) for name in names]))
+        return httpx.Response(200, stream=_Lines(names))
+
+
+class _Lines(httpx.AsyncByteStream):
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for name in self._names:
+            yield _line(name)
 
 
 def _line(name: str) -> bytes:

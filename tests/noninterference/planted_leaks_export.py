@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from fhir_server.access.view import View
@@ -78,7 +79,4 @@ def an_imported_row_may_refer_to_hidden_rows(patch: Patch) -> None:
         other._visibility = lambda type, interactions: visibility  # type: ignore[method-assign]
         return await exact(replace(context, view=other), *given)
 
-    class _Write:
-        create_in, update_in = staticmethod(create_in), staticmethod(write.update_in)
-
-    patch.setattr(bulk_import_rows, "write", _Write)
+    patch.setattr(bulk_import_rows, "write", SimpleNamespace(create_in=create_in, update_in=write.update_in))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access.view import View
+from fhir_server.errors import Problem
 from fhir_server.interactions import async_requests, raw_binary, routing
 from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service
@@ -28,6 +29,20 @@ def the_content_of_a_file_is_read_without_the_view(patch: Patch) -> None:
         return replace(row, handle=handle) if row.is_raw and row.code == "read" else None
 
     reroute(patch, change)
+
+
+@leak("R07")
+def a_range_is_compared_with_the_size_of_a_hidden_file(patch: Patch) -> None:
+    async def handle(request: Request, service: Service, audit: AuditContext) -> Response:
+        async def sized(view: View) -> None:
+            row = await view._snapshot.read("Binary", request.path[1], await of_record(view))
+            if row is not None and request.headers.get("range", "").startswith("bytes=100000"):
+                raise Problem("range", "The content has no byte of the range.")
+
+        await service.read_with_view(request, audit, sized)
+        return await service.read_with_view(request, audit, lambda view: raw_binary.read(view, request, service))
+
+    reroute(patch, lambda row: replace(row, handle=handle) if row.is_raw and row.code == "read" else None)
 
 
 @leak("A04")
