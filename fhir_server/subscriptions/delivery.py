@@ -25,6 +25,7 @@ from fhir_server.interactions.subscription_events import Found, Progress, next_e
 from fhir_server.interactions.subscription_notices import notification
 from fhir_server.interactions.subscription_plan import Plan
 from fhir_server.interactions.subscription_records import KEPT_EVENTS, SentEvent, Stored, Subscription
+from fhir_server.search.custom_parameters import in_use
 from fhir_server.smart.tokens import lasting
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.web import public_fetch
@@ -137,7 +138,8 @@ class Delivery:
             async with self.service.store.snapshot() as snapshot:
                 audit.permissions = await self.service.authenticator.permissions_of(snapshot, principal, now)
                 view = View(snapshot, audit.permissions, now, audit.shown)
-                return await next_events(view, plan, self.service.base, progress, horizon)
+                with in_use(audit.permissions.parameters):
+                    return await next_events(view, plan, self.service.base, progress, horizon)
 
         try:
             return await budget.metered(find(), Budget(BudgetLimits()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fhir_server.writing.indexing_steps import index_all
 from tests.subscriptions.environment import ENDPOINT, Subscribing, by_criteria, by_topic, lab, status_of, value
 
 
@@ -130,3 +131,18 @@ def _count(number: int) -> dict[str, object]:
 def _address(url: str) -> str:
     """The connection goes to the address that was checked."""
     return url.replace("app.example", "93.184.216.34")
+
+
+def test_criteria_may_name_a_parameter_that_the_institution_added(world: Subscribing) -> None:
+    served, feed = world.served, world.served.token()
+    added = {
+        "resourceType": "SearchParameter", "id": "remark", "url": "http://x.example/remark", "name": "X", "status": "active",
+        "description": "Notes.", "code": "remark", "base": ["Observation"], "type": "string", "expression": "Observation.note.text",
+    }  # fmt: skip
+    assert served.request(feed, "PUT", "SearchParameter/remark", body=added).status == 201
+    served.run(index_all(served.parts.store, served.parts.labeler, served.settings.base, served.parts.clock))
+    world.active(feed, by_topic("Observation", "id-only", "Observation?remark=urgent"))
+    met = world.write(lab() | {"note": [{"text": "Urgent, please."}]})
+    world.write(lab() | {"note": [{"text": "No hurry."}]})
+    world.look()
+    assert world.endpoint.events() == [(1, f"Observation/{met}")]
