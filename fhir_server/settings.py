@@ -75,7 +75,7 @@ class Settings:
     max_response_bytes      maximum size of these resources, in bytes
     max_working_bytes       maximum bytes of large bodies and answers that one server process works on at a time
     max_bundle_entries  maximum number of entries in a batch or transaction
-    search_timezone     IANA time zone of dates without one, in resources and in searches
+    search_timezone     IANA time zone of dates without one, in resources and in searches; from the environment, by default that of ages
     search_handling     a parameter that the server does not know, in a request that does not say so by ``Prefer: handling=``:
                 ``strict`` refuses it, ``lenient`` ignores it and says so
     required_profiles   profiles that each resource of a type must meet: ``Type=URL``, separated by blanks; empty: none
@@ -203,6 +203,7 @@ class Settings:
             if name not in types:
                 raise ValueError(f"{variable} is not a setting. The settings are listed in docs/settings.md.")
             values[name] = _number(variable, text, 0 if name in _MAY_BE_ZERO else 1) if types[name] == "int" else text
+        values.setdefault("search_timezone", values.get("timezone") or "UTC")
         return _check(Settings(**values))  # type: ignore[arg-type]
 
 

@@ -114,3 +114,10 @@ def test_after_a_change_of_the_zone_relabel_indexes_the_dates_again(tmp_path: Pa
 def test_an_unknown_zone_is_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match="FHIR_SERVER_SEARCH_TIMEZONE"):
         Settings.from_environment({"FHIR_SERVER_SEARCH_TIMEZONE": "Mars/Olympus"})
+
+
+def test_the_zone_is_that_of_ages_unless_another_is_named() -> None:
+    ages = {"FHIR_SERVER_TIMEZONE": "America/New_York"}
+    assert Settings.from_environment({}).search_timezone == "UTC"
+    assert Settings.from_environment(ages).search_timezone == "America/New_York"
+    assert Settings.from_environment(ages | {"FHIR_SERVER_SEARCH_TIMEZONE": "UTC"}).search_timezone == "UTC"
