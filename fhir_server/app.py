@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from inspect import signature
 from pathlib import Path
@@ -38,7 +39,7 @@ from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.errors import RETRY_READ_ONLY, Problem
-from fhir_server.interactions import openapi
+from fhir_server.interactions import openapi, subscription_records
 from fhir_server.interactions.capability import capability_statement
 from fhir_server.interactions.messages import Request as FhirRequest
 from fhir_server.interactions.public_documents import Document, json_document, metadata
@@ -64,7 +65,7 @@ from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import key_check, signing_keys
 from fhir_server.smart.core.context import SECOND, SmartContext
-from fhir_server.smart.core.encryption import derive_key
+from fhir_server.smart.core.encryption import derive_key, seal, unseal
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
@@ -201,6 +202,8 @@ def build_components(
         settings.search_handling,
         Sources(hosts=Hosts.of(smart.is_demo)),
         Hosts.of(smart.is_demo),
+        sealed=partial(seal, smart, subscription_records.SEALED.purpose),
+        opened=partial(unseal, smart, subscription_records.SEALED.purpose),
     )
     return Components(settings, clock, store, policy, labeler, smart, service, auditor)
 

@@ -57,5 +57,6 @@ def reseal_secrets(former_key_lost: bool) -> None:
     if report.unreadable:
         click.echo(
             f"{report.unreadable} could not be opened. Signing keys were replaced. Register providers with a secret again; people have to"
-            " link accounts and, with a recovery code or after a reset, set up second factors again."
+            " link accounts and, with a recovery code or after a reset, set up second factors again; subscribers"
+            " have to send the headers of their Subscriptions again."
         )

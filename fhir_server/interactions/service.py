@@ -71,6 +71,7 @@ class Service:
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
     ``endpoints``    which hosts notifications may be sent to
     ``writes``       dates new versions, and says how far all of them are stored
+    ``sealed``, ``opened``  encrypt and decrypt secrets that the server keeps for a client
     """
 
     store: Store
@@ -90,6 +91,8 @@ class Service:
     sources: Sources = PUBLIC_SOURCES
     endpoints: Hosts = Hosts.PUBLIC
     writes: WritesInProgress = field(default_factory=WritesInProgress)
+    sealed: Callable[[bytes], bytes] = bytes
+    opened: Callable[[bytes], bytes] = bytes
 
     def is_strict(self, request: Request) -> bool:
         """Whether a parameter that the server does not know is an error, as the Prefer header says, otherwise the setting."""

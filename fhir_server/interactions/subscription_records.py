@@ -6,6 +6,7 @@ access it rests on, how far it has come.  It is changed only by whoever has read
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ from fhir_server.access.visible_changes import EntryKey
 from fhir_server.clock import MAX_INSTANT, SECOND, instant_text
 from fhir_server.errors import Problem
 from fhir_server.interactions.subscription_plan import Plan, plan_of
+from fhir_server.smart.core.encryption import SealedRecords
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.store import KeyValueStore
 from fhir_server.web.public_fetch import Hosts
@@ -45,7 +47,7 @@ class Subscription(msgspec.Struct, frozen=True):
     ``owner``    see :func:`~fhir_server.interactions.bulk_export_job.owner`; ``slot``: its place among the owner's
     ``grant``    what the token allowed with which it was made
     ``text``     the resource as sent, without ``id``, ``meta``, ``status``, ``error`` and ``channel.header``
-    ``headers``  the lines of ``channel.header``, which no answer shows
+    ``headers``  the lines of ``channel.header``, which no answer shows, as a sealed JSON array; empty without any
     ``version``, ``updated``  of the resource
     ``asked``    whether the endpoint has accepted the handshake
     ``since``, ``after``  what the endpoint has been told of: all changes before this instant and all up to this entry
@@ -59,7 +61,7 @@ class Subscription(msgspec.Struct, frozen=True):
     slot: int
     grant: TokenGrant
     text: str
-    headers: tuple[str, ...]
+    headers: bytes
     version: int
     updated: int
     since: int
@@ -85,10 +87,14 @@ class Subscription(msgspec.Struct, frozen=True):
             return self
         return msgspec.structs.replace(self, status=status, error=error, version=self.version + 1, updated=max(now, self.updated + 1000))
 
-    def plan(self, base: str, hosts: Hosts) -> Plan:
-        """What it asks for.  Raises Problem ``unprocessable`` if the server does not do that any more."""
+    def plan(self, base: str, hosts: Hosts, opened: Callable[[bytes], bytes] | None = None) -> Plan:
+        """What it asks for; with ``opened``, which decrypts them, also the headers of its notifications.
+
+        Raises Problem ``unprocessable`` if the server does not do that any more, and what ``opened`` raises.
+        """
         resource = jsontext.parse(self.text.encode())
-        return plan_of({**resource, "channel": {**resource["channel"], "header": self.headers}}, base, hosts)
+        lines = msgspec.json.decode(opened(self.headers)) if opened is not None and self.headers else []
+        return plan_of({**resource, "channel": {**resource["channel"], "header": lines}}, base, hosts)
 
     def resource(self, id: str) -> VisibleVersion:
         """The resource as its owner sees it."""
@@ -100,6 +106,9 @@ class Subscription(msgspec.Struct, frozen=True):
             head["error"] = jsontext.dumps(self.error)
         rest = {name: part for name, part in members.items() if name not in head}
         return VisibleVersion(TYPE, id, self.version, self.updated, jsontext.join_members(head | rest), is_complete=True)
+
+
+SEALED: Final = SealedRecords(KIND, "fhir-server headers of subscriptions", Subscription, "headers")
 
 
 class Stored(msgspec.Struct, frozen=True):

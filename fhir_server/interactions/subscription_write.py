@@ -59,7 +59,7 @@ async def create(request: Request, service: Service, audit: AuditContext) -> Res
     grant = await lasting.grant_of(service.store, request.headers.get("authorization", ""), now)
     if grant is None:
         raise Problem("unauthenticated", "The access token is not valid.")
-    subscription = Subscription(of, 0, grant, _text(draft), _headers(draft), 1, now, _whole(now))
+    subscription = Subscription(of, 0, grant, _text(draft), _headers(draft, service), 1, now, _whole(now))
     await subscription_records.add(service.store.key_values, id, subscription, service.new_id())
     if await lasting.grant_of(service.store, request.headers.get("authorization", ""), now) is None:
         # It was revoked meanwhile, and what was stored too late would outlive it.
@@ -144,7 +144,7 @@ async def _require_allowed(view: View, draft: Draft, plan: Plan, service: Servic
 def _changed(stored: Subscription, draft: Draft, plan: Plan, service: Service, now: int) -> Subscription:
     present = jsontext.parse(stored.text.encode())["channel"].get("endpoint")
     keeps = "header" not in draft.value["channel"] and present == plan.endpoint
-    changed: dict[str, Any] = {"text": _text(draft), "headers": stored.headers if keeps else _headers(draft)}
+    changed: dict[str, Any] = {"text": _text(draft), "headers": stored.headers if keeps else _headers(draft, service)}
     changed |= {"version": stored.version + 1, "updated": max(now, stored.updated + _MILLISECOND), "error": "", "failures": 0, "due": 0}
     changed |= {"failing_since": 0, "asked": False}
     if stored.status == "off":  # of what happened while it was off, nobody asked to be told
@@ -159,8 +159,9 @@ def _text(draft: Draft) -> str:
     return jsontext.remove_paths(jsontext.join_members(kept), hidden).decode()
 
 
-def _headers(draft: Draft) -> tuple[str, ...]:
-    return tuple(draft.value["channel"].get("header", ()))
+def _headers(draft: Draft, service: Service) -> bytes:
+    lines = draft.value["channel"].get("header", ())
+    return service.sealed(msgspec.json.encode(lines)) if lines else b""
 
 
 def _whole(now: int) -> int:

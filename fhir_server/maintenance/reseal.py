@@ -7,13 +7,17 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from fhir_server.interactions import subscription_records
 from fhir_server.linking import links, token_encryption
 from fhir_server.smart.accounts import identity_providers, second_factor, second_factor_pending
 from fhir_server.smart.core import key_check, signing_keys
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.encryption import InvalidToken, SealedRecords, derive_fernet, seal
 
-SEALED: Final = (signing_keys.SEALED, identity_providers.SEALED, second_factor.SEALED, second_factor_pending.SEALED, *links.SEALED)
+SEALED: Final = (
+    signing_keys.SEALED, identity_providers.SEALED, second_factor.SEALED, second_factor_pending.SEALED, *links.SEALED,
+    subscription_records.SEALED,
+)  # fmt: skip
 _FERNET: Final = b"gAAAA"  # how every value of Fernet's begins: its version and the high bytes of a time
 
 

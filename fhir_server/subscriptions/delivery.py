@@ -26,6 +26,7 @@ from fhir_server.interactions.subscription_notices import notification
 from fhir_server.interactions.subscription_plan import Plan
 from fhir_server.interactions.subscription_records import KEPT_EVENTS, SentEvent, Stored, Subscription
 from fhir_server.search.custom_parameters import in_use
+from fhir_server.smart.core.encryption import InvalidToken
 from fhir_server.smart.tokens import lasting
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.web import public_fetch
@@ -85,7 +86,10 @@ class Delivery:
         """None if somebody else changed the record meanwhile: the next attempt reads it again."""
         subscription, service = stored.subscription, self.service
         try:
-            plan = subscription.plan(service.base, service.endpoints)
+            plan = subscription.plan(service.base, service.endpoints, service.opened)
+        except InvalidToken:
+            _log.warning("The headers of the Subscription %s are encrypted with another secret key.", stored.id)
+            return await self._failed(stored, now)
         except Problem:
             return await self._end(stored, NOT_SUPPORTED, now)
         if plan.end is not None and plan.end <= now:

@@ -8,16 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from fhir_server.clock import MAX_INSTANT
+from fhir_server.interactions import subscription_records
+from fhir_server.interactions.subscription_records import Subscription
 from fhir_server.linking import token_encryption
 from fhir_server.maintenance.reseal import SEALED
 from fhir_server.smart.accounts import identity_providers, second_factor, second_factor_pending, users
 from fhir_server.smart.accounts.identity_providers import Provider
 from fhir_server.smart.core import key_check, signing_keys
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.encryption import InvalidToken
+from fhir_server.smart.core.encryption import InvalidToken, seal, unseal
+from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.store import open_store
 from tests.maintenance.operator import STORES, Operator, new_operator
 from tests.served import KEY, NOON, micros
@@ -72,6 +76,7 @@ def store(operator: Operator) -> Iterator[Store]:
 
 
 SEED = b"12345678901234567890"
+HEADERS = b'["Authorization: secret of an endpoint"]'
 
 
 def fill(store: Store, key: str) -> None:
@@ -85,6 +90,9 @@ def fill(store: Store, key: str) -> None:
         await second_factor_pending.start(smart, user, "/", 0, second_factor.encrypt_seed(smart, SEED))
         for kind in ("link-tokens", "link-person"):
             await store.store.key_values.put(kind, "x", await token_encryption.encrypt(smart, b"tokens"), MAX_INSTANT)
+        grant = TokenGrant("client", "system/*.rs", "family")
+        subscription = Subscription("owner", 0, grant, "{}", seal(smart, subscription_records.SEALED.purpose, HEADERS), 1, 0, 0)
+        await store.store.key_values.put(subscription_records.KIND, "owner/x", msgspec.json.encode(subscription), MAX_INSTANT)
 
     store.run(job())
 
@@ -97,6 +105,9 @@ def opened(store: Store, smart: SmartContext) -> tuple[Any, ...]:
         user = await users.find(store.store, "nurse")
         assert provider is not None and user is not None
         factor = await second_factor.find_factor(smart, user)
+        text = await store.store.key_values.get(subscription_records.KIND, "owner/x", 0)
+        assert text is not None
+        subscription = msgspec.json.decode(text, type=Subscription)
         sealed = [await store.store.key_values.get(kind, "x", 0) for kind in ("link-tokens", "link-person")]
         assert factor is not None
         keys = [(await signing_keys.current_key(smart, alg))[0] for alg in signing_keys.ALGORITHMS]
@@ -105,6 +116,7 @@ def opened(store: Store, smart: SmartContext) -> tuple[Any, ...]:
             second_factor.decrypt_seed(smart, factor.seed),
             [await token_encryption.decrypt(smart, each) for each in sealed if each is not None],
             keys,
+            unseal(smart, subscription_records.SEALED.purpose, subscription.headers),
         )
 
     return store.run(job())
@@ -124,7 +136,7 @@ def test_reseal_keeps_every_secret_under_the_new_key_alone(operator: Operator, s
     fill(store, KEY)
     before, kids = opened(store, store.smart(KEY)), published(store, store.smart(KEY))
     shown = operator.must("keys", "reseal", SECRET_KEY=NEW, FORMER_SECRET_KEY=KEY)
-    assert shown.startswith("7 secrets were encrypted"), shown
+    assert shown.startswith("8 secrets were encrypted"), shown
     assert opened(store, store.smart(NEW)) == before and published(store, store.smart(NEW)) == kids
     assert operator.must("keys", "reseal", SECRET_KEY=NEW, FORMER_SECRET_KEY=KEY).startswith("0 secrets")
     assert "is the key of this store" in operator.sentences(SECRET_KEY=NEW)["key"]
@@ -175,7 +187,7 @@ def test_unreadable_secrets_stop_reseal_unless_the_key_is_lost(operator: Operato
     assert shown.exit_code == 1 and "Nothing was changed" in shown.output
     assert [store.run(store.store.key_values.list_all(sealed.kind, 0)) for sealed in SEALED] == values
     shown = operator.run("keys", "reseal", "--former-key-lost", SECRET_KEY=NEW)
-    assert shown.exit_code == 0 and "7 could not be opened" in shown.output
+    assert shown.exit_code == 0 and "8 could not be opened" in shown.output
     assert "is the key of this store" in operator.sentences(SECRET_KEY=NEW)["key"]
     smart = store.smart(NEW)
     store.run(key_check.require_key(smart))

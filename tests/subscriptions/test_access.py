@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from datetime import date, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fhir_server.audit import LOG_NAME
 from fhir_server.clock import SECOND
 from fhir_server.consent.security_labels import ACT_CODE
+from fhir_server.interactions import subscription_records
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
@@ -218,6 +220,8 @@ def test_only_the_owner_sees_a_subscription(any_store: Subscribing) -> None:
     any_store.write(lab())
     any_store.look()
     assert any_store.endpoint.requests[-1].headers["authorization"] == "Bearer hush"
+    stored = any_store.served.run(any_store.served.parts.store.key_values.list_all(subscription_records.KIND, 0))
+    assert len(stored) == 1 and b"hush" not in stored[0][1] and b64encode(b"Bearer hush")[:-4] not in stored[0][1]
 
 
 def test_a_scope_is_needed_and_its_condition_holds(world: Subscribing) -> None:

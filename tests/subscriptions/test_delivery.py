@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from fhir_server.clock import SECOND
+from fhir_server.smart.core.encryption import InvalidToken
 from fhir_server.subscriptions import delivery
 from fhir_server.subscriptions.dispatcher import LEASE
 from fhir_server.web.public_fetch import Network
@@ -47,6 +48,24 @@ def test_after_failures_the_status_is_error_and_after_success_active_again(world
     world.look(3600)
     found = world.read(world.served.token(), id).json
     assert found["status"] == "active" and "error" not in found
+
+
+def test_headers_that_the_secret_key_does_not_open_are_a_failure_that_can_pass(world: Subscribing) -> None:
+    id, right = world.active(world.served.token(), by_topic(header=["X-Key: hush"])), world.served.parts
+
+    def opened(_: bytes) -> bytes:
+        raise InvalidToken
+
+    world.write(lab())
+    world.served.parts = replace(right, service=replace(right.service, opened=opened))
+    world.dispatcher, sent = world.new_dispatcher(), len(world.endpoint.requests)
+    world.look(3600)
+    assert len(world.endpoint.requests) == sent
+    world.served.parts = right
+    world.dispatcher = world.new_dispatcher()
+    world.look(3600)
+    assert world.endpoint.requests[-1].headers["x-key"] == "hush" and len(world.endpoint.requests) == sent + 1
+    assert world.read(world.served.token(), id).json["status"] == "active"
 
 
 def test_after_a_day_of_failures_it_is_off_and_the_operator_can_count_it(world: Subscribing) -> None:
