@@ -15,7 +15,7 @@ import msgspec
 
 from fhir_server.store import VersionDigest, VersionHistory
 from fhir_server.store.version_history import Condition, VersionSummary
-from fhir_server.store.version_summary import NO_VERSION, changes_of_guarded_parts, latest_version
+from fhir_server.store.version_summary import NO_VERSION, changes_of_guarded_parts, latest_version, shows_early
 
 
 class Sight(NamedTuple):
@@ -68,6 +68,8 @@ def count(history: VersionHistory, sight: Sight, *, is_visible: bool = False) ->
 def _differs(digest: VersionDigest, last: VersionDigest | None, sight: Sight) -> bool:
     """Whether the caller sees a difference between a version and the newest visible one before it."""
     own = digest.digests[0]
+    if last is not None and shows_early(last, digest):
+        return True
     if last is not None and last.digests and last.digests[0] != own and own[0] in sight.classes:
         return True  # as mostly: something outside of the parts with a class of their own changed
     return _visible_parts(digest, sight) != _visible_parts(last, sight)

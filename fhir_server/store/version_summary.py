@@ -91,13 +91,21 @@ def _implies(view: _View, other: _View) -> bool:
 
 def _changed(old: VersionDigest, new: VersionDigest) -> tuple[Condition, ...] | None:
     """Under which conditions a caller who sees both versions sees a difference; none: always.  None if there is no difference."""
-    if not new.digests or not old.digests or old.class_id != new.class_id:
+    if not new.digests or not old.digests or old.class_id != new.class_id or shows_early(old, new):
         return ()
     was, now = _parts(old), _parts(new)
     differing = {condition for condition in was.keys() | now.keys() if was.get(condition) != now.get(condition)}
     if ((new.class_id,), ()) in differing:
         return ()
     return tuple(sorted(_weakest(differing))) or None
+
+
+def shows_early(old: VersionDigest, new: VersionDigest) -> bool:
+    """Whether a version is seen while the version before it is not released yet.  It is a change then, whatever differs.
+
+    Else it would have the time of the version before it for those alone who see that one, and be found by it by all.
+    """
+    return old.release_at > max(new.release_at, new.updated)
 
 
 def _parts(digest: VersionDigest) -> dict[Condition, str]:
@@ -123,6 +131,8 @@ def latest_version(earlier: VersionSummary | None, new: VersionDigest) -> Latest
             same = latest
             break
         passed[latest.digest.class_id] = max(passed.get(latest.digest.class_id, 0), latest.followed or new.updated)
+    if same is not None and shows_early(same.digest, new):
+        same = None
     was = dict(same.digest.digests) if same else {}
     since = _since(new, was, dict(same.since) if same else {})
     if same and new.digests and was.get(new.class_id) == new.digests[0][1]:

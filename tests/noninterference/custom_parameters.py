@@ -105,7 +105,7 @@ class CustomTwins(Twins):
     """Two servers that differ in hidden data only and have the same custom search parameters."""
 
     asker: ClassVar[Any] = CustomAsker
-    most_pages = 400  # the definitions are in the history of the system
+    most_pages = 3000  # the definitions are in the history of the system, and in its searches
 
     async def open(self, without: frozenset[str] = frozenset(), lifetime: int = 60 * MINUTE) -> None:
         await super().open(without, lifetime)

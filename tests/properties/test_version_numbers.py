@@ -30,7 +30,7 @@ def _histories(digests: tuple[VersionDigest, ...]) -> list[VersionHistory]:
 def _sights() -> list[Sight]:
     classes = [frozenset(some) for size in range(len(oracle.CLASSES) + 1) for some in combinations(oracle.CLASSES, size)]
     shown = [frozenset(some) for some in chain.from_iterable(combinations(oracle.TARGETS, size) for size in (0, 1, 3))]
-    return [Sight(admitted, targets, released) for admitted in classes for targets in shown for released in (None, 45, 70, 90)]
+    return [Sight(admitted, targets, released) for admitted in classes for targets in shown for released in (None, 45, 70, 9000)]
 
 
 _SIGHTS = _sights()
@@ -89,7 +89,7 @@ def test_greatest_admitted_time_is_that_of_all_versions(seed: int) -> None:
                 parts = [time for condition, time in guarded.items() if sight.meets(condition)]
                 all_parts = [time for condition, time in all_guarded.items() if sight.meets(condition)]
                 assert max([seen, *parts]) == max([seen, *all_parts])
-                if sight.released is None and not any(digest.guarded_parts for digest in digests):
+                if sight.released in (None, 9000) and not any(digest.guarded_parts for digest in digests):
                     assert seen == oracle.visible_version(digests[:length], *sight[:3])[1]
 
 
@@ -148,3 +148,15 @@ def test_check_of_numbers_finds_a_summary_that_forgets() -> None:
         counted = [version_numbers.count(broken, sight, is_visible=True) for sight in sights]
         forgetful += [one[:1] for one in counted] != [oracle.visible_version(digests, *sight[:3])[:1] for sight in sights]
     assert forgetful > 10
+
+
+def test_a_version_that_is_seen_before_the_one_before_it_is_released_has_its_own_time() -> None:
+    text = ((0, "the same"),)
+    digests = (VersionDigest(1, 1000, 0, 5500, text), VersionDigest(2, 2000, 0, 0, text), VersionDigest(3, 3000, 0, 0, text))
+    newest = _histories(digests)[-1]
+    assert version_numbers.last_changes(newest) == {(2000, 0)}
+    for released, number in ((3000, 1), (6000, 2), (None, 2)):
+        assert version_numbers.count(newest, Sight(frozenset({0}), frozenset(), released)) == Counted(number, 2, 2000)
+    passed = _histories((VersionDigest(1, 1000, 0, 1500, text), *digests[1:]))[-1]
+    assert version_numbers.last_changes(passed) == {(1000, 0)}
+    assert version_numbers.count(passed, Sight(frozenset({0}), frozenset(), 3000)) == Counted(1, 1, 1000)
