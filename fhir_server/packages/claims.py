@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from fhir_server.packages.loading import StoredPackage
-from fhir_server.profiles.library import HeldProfile
+from fhir_server.profiles.held_profiles import HeldProfile
 from fhir_server.resources import definitions
 
 

@@ -17,7 +17,7 @@ from fhir_server.package_data import data_folder
 from fhir_server.packages.loading import StoredPackage
 from fhir_server.packages.mark import package_of
 from fhir_server.packages.product import GUIDE
-from fhir_server.profiles.library import HeldProfile, Library
+from fhir_server.profiles.held_profiles import HeldProfile, HeldProfiles
 from fhir_server.search import query
 from fhir_server.search.filters import Filter, IdIs
 from fhir_server.search.visibility import Visibility
@@ -26,7 +26,7 @@ from fhir_server.terminology.shipped import R4, Guide
 from fhir_server.terminology.sources import Kind, Loaded, Terminology
 
 
-def library(store: Store, stored: Sequence[StoredPackage]) -> Library:
+def held_profiles(store: Store, stored: Sequence[StoredPackage]) -> HeldProfiles:
     """The profiles of these packages and of the guide."""
     held: dict[str, list[HeldProfile]] = {}
     for one in guide_profiles():
@@ -36,7 +36,7 @@ def library(store: Store, stored: Sequence[StoredPackage]) -> Library:
             read = _reader(store, profile.row, package.label)
             held.setdefault(profile.url, []).append(HeldProfile(profile.url, profile.version, profile.type, package.label, read))
     ordered = {url: tuple(sorted(found, key=lambda one: _order(one.version))) for url, found in held.items()}
-    return Library(ordered, lambda label: Terminology((PackagedTerminology(store, label), R4(), Guide())))
+    return HeldProfiles(ordered, lambda label: Terminology((PackagedTerminology(store, label), R4(), Guide())))
 
 
 def guide_profiles() -> list[HeldProfile]:

@@ -13,10 +13,10 @@ from fhir_server import budget
 from fhir_server.errors import Issue, Problem
 from fhir_server.packages.claims import NO_CLAIMS, Claims, claims_of
 from fhir_server.packages.loading import REVISION, stored_packages
-from fhir_server.packages.profile_source import guide_profiles, library
+from fhir_server.packages.profile_source import guide_profiles, held_profiles
 from fhir_server.profiles.check import CodeQuestion, ProfileCheck
 from fhir_server.profiles.elements import CORE, Profile, is_core
-from fhir_server.profiles.library import Library, PackageKnowledge
+from fhir_server.profiles.held_profiles import HeldProfiles, PackageKnowledge
 from fhir_server.resources import definitions
 from fhir_server.resources.validation_run import MAX_ISSUES, ValidationRun, quote
 from fhir_server.store import Store
@@ -28,7 +28,7 @@ class _Held(NamedTuple):
     """What packages hold since their last change."""
 
     revision: bytes | None
-    library: Library
+    profiles: HeldProfiles
     claims: Claims
 
 
@@ -71,14 +71,14 @@ class ProfileValidator:
         if len(names) > _MOST_CLAIMS:
             raise Problem("unprocessable", f"A resource claims at most {_MOST_CLAIMS} profiles.")
         found: dict[Issue, None] = {}
-        known = await self.library()
+        known = await self.held()
         for name in names:
             is_demanded = name in asked or name in self._required.get(type, ())
             found.update(dict.fromkeys(await self._issues(type, value, name, known, is_demanded=is_demanded, warns=warns)))
         return list(found)[:MAX_ISSUES]
 
     async def _issues(
-        self, type: str, value: Mapping[str, Any], name: str, known: Library, *, is_demanded: bool, warns: bool
+        self, type: str, value: Mapping[str, Any], name: str, known: HeldProfiles, *, is_demanded: bool, warns: bool
     ) -> list[Issue]:
         if is_core(name):
             return [] if name.partition("|")[0].removeprefix(CORE) in (type, "Resource", "DomainResource") else [_of_other_type(name, type)]
@@ -94,9 +94,9 @@ class ProfileValidator:
         await known.extensions(package, held.package, _extension_urls(value))
         return await _checked(value, profile, package, warns=warns)
 
-    async def library(self) -> Library:
+    async def held(self) -> HeldProfiles:
         """The profiles that are here now."""
-        return (await self._current()).library
+        return (await self._current()).profiles
 
     async def claims(self) -> Claims:
         """What the server claims by its packages.  While the store cannot be asked, what it claimed before."""
@@ -109,7 +109,7 @@ class ProfileValidator:
         revision = await self._store.key_values.get(REVISION, "", 0)
         if self._held is None or revision != self._held.revision:
             stored = await stored_packages(self._store)
-            self._held = _Held(revision, library(self._store, stored), claims_of(stored, guide_profiles()))
+            self._held = _Held(revision, held_profiles(self._store, stored), claims_of(stored, guide_profiles()))
         return self._held
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from fhir_server.errors import Issue
+from fhir_server.errors import Issue, Problem
 from fhir_server.packages.loading import Packages
+from fhir_server.profiles.elements import Profile
+from fhir_server.profiles.held_profiles import HeldProfiles
 from fhir_server.resources import validate
 from tests.profiles import cases
 from tests.profiles.cases import CASES
@@ -94,7 +97,7 @@ def test_own_guide_is_there_without_being_added() -> None:
     made = Served(seeds=False)
     try:
         url = "https://fhir-server.example/ig/StructureDefinition/portal-account"
-        held = made.run(made.parts.service.profiles.library()).find(url)
+        held = made.run(made.parts.service.profiles.held()).find(url)
         assert held is not None and held.type == "Account"
         bare = {
             "resourceType": "Account",
@@ -104,5 +107,31 @@ def test_own_guide_is_there_without_being_added() -> None:
         }
         places = {issue.expression for issue in verdict(made, bare)}
         assert ("Account.subject",) in places
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("calls", range(1, 4))
+def test_a_profile_whose_compilation_was_interrupted_is_compiled_again(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    made = Served(seeds=False)
+    parts, exact, left = made.parts, HeldProfiles._compiled, [calls]
+
+    async def interrupted(self: HeldProfiles, canonical: str, label: str) -> Profile | None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Problem("too_costly", "The request has taken too long.")
+        return await exact(self, canonical, label)
+
+    try:
+        made.run(Packages(parts.store, parts.labeler, made.settings.base, parts.clock).add(cases.whole_set()))
+        monkeypatch.setattr(HeldProfiles, "_compiled", interrupted)
+        for name, defect in DEFECTS:
+            left[0] = calls
+            changed = CASES[name].resource(defect.changes)
+            with suppress(Problem):
+                verdict(made, changed)
+            left[0] = -1
+            assert [(issue.code, issue.expression) for issue in verdict(made, changed)] == [(defect.code, (defect.place,))], name
+            made.run(parts.service.profiles.held())._packages.clear()
     finally:
         made.close()

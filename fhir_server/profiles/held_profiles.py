@@ -81,7 +81,7 @@ class PackageKnowledge:
         return self.value_sets[url]
 
 
-class Library:
+class HeldProfiles:
     """The profiles that are here, with the latest version of each last.  ``terminology``: what a package's profiles go by."""
 
     def __init__(self, held: Mapping[str, tuple[HeldProfile, ...]], terminology: Callable[[str], Terminology]) -> None:
@@ -116,6 +116,13 @@ class Library:
                     await self._load(package, label, url)
 
     async def _load(self, package: PackageKnowledge, label: str, canonical: str) -> None:
+        try:
+            await self._load_all(package, label, canonical)
+        except BaseException:  # the request ended: what is compiled in part would be taken for the whole
+            self._packages.pop(label, None)
+            raise
+
+    async def _load_all(self, package: PackageKnowledge, label: str, canonical: str) -> None:
         waiting = [canonical]
         while waiting:
             name = waiting.pop()
