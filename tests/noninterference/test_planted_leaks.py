@@ -16,6 +16,7 @@ from tests.noninterference import (
     planted_leaks_interactions,
     planted_leaks_labels,
     planted_leaks_operations,
+    planted_leaks_reads,
     planted_leaks_search,
     planted_leaks_side,
 )
@@ -35,6 +36,7 @@ assert (
     and planted_leaks_operations
     and planted_leaks_history
     and planted_leaks_search
+    and planted_leaks_reads
     and planted_leaks_interactions
     and planted_leaks_export
     and planted_leaks_labels
