@@ -15,7 +15,8 @@ from fhir_server.writing.references import references
 
 
 def admit_create(permissions: Permissions, type: str) -> None:
-    """Require that the caller may create resources of this type.  Raises Problem ``forbidden``."""
+    """Require that the caller may create resources of this type.  Raises Problem ``forbidden`` or ``invalid``."""
+    _require_row(type)
     _require_may_write(permissions, type, "c")
 
 
@@ -43,7 +44,9 @@ def require_may_delete(permissions: Permissions, type: str, request: Request) ->
 
 def _require_row(type: str) -> None:
     if type == SUBSCRIPTION:
-        raise Problem("invalid", "A Subscription is changed by PUT and DELETE of its URL alone, and not in a Bundle.")
+        raise Problem(
+            "invalid", "A Subscription is written by POST, PUT and DELETE of its own URL alone, not in a Bundle and not from a file."
+        )
 
 
 def _require_may_write(permissions: Permissions, type: str, interaction: ScopeInteraction) -> None:

@@ -58,6 +58,16 @@ def test_digits_stay_as_they_were_sent(server: Served, files: Files) -> None:
     assert b'"value":1.50' in server.get(token, "Observation/exact").body
 
 
+def test_a_file_does_not_make_a_subscription(server: Served, files: Files) -> None:
+    channel = {"type": "rest-hook", "endpoint": "https://app.example/hook"}
+    row = {"resourceType": "Subscription", "status": "requested", "reason": "x", "criteria": "Observation", "channel": channel}
+    files.files = {"s": ndjson(row, {**row, "id": "named"})}
+    token = server.token()
+    result = finished(server, token, started(server, token, ("Subscription", f"{HOST}/s")))
+    assert [output["count"] for output in result["output"]] == [0]
+    assert [outcome["issue"][0]["code"] for outcome in refusals(server, token, result)] == ["invalid", "invalid"]
+
+
 def test_each_refused_line_is_named_with_its_reason_and_the_others_are_stored(server: Served, files: Files) -> None:
     lines: list[Any] = [
         PATIENT,
