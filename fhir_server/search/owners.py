@@ -10,7 +10,7 @@ from functools import cache
 from fhir_server.resources import catalog
 from fhir_server.search.expression import Branch, Member, WhereRefersTo, parse
 from fhir_server.search.filters import AllOf, Filter, Has, OfPatient, RefersTo
-from fhir_server.search.index import parameters
+from fhir_server.search.index import r4_parameters
 
 _PATIENT = "Patient/"
 
@@ -31,7 +31,7 @@ def _is_patient(target: str) -> bool:
 def _owning(type: str) -> frozenset[str]:
     """The parameters all of whose references are to patients who own the row (``subjects`` in the type's declaration)."""
     subjects = catalog()[type].subjects
-    references = [one.definition for one in parameters(type).values() if one.definition.kind == "reference"]
+    references = [one.definition for one in r4_parameters(type).values() if one.definition.kind == "reference"]
     return frozenset(one.code for one in references if all(_path(branch) in subjects for branch in parse(one.expression)))
 
 
