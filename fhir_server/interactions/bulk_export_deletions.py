@@ -14,7 +14,6 @@ from fhir_server.access.visible_changes import HistoryPeriod, entry_key
 from fhir_server.errors import Problem
 from fhir_server.interactions.bundle_json import string
 from fhir_server.search.filters import Filter
-from fhir_server.search.parameter_types.date import interval
 from fhir_server.search.rows import Position
 
 _PREFIX: Final = "deleted."
@@ -37,20 +36,20 @@ def type_of(part: str) -> str:
     return part.removeprefix(_PREFIX)
 
 
-async def ids(view: View, type: str, where: Filter, since: str, limit: int, after: Position | None) -> tuple[list[str], Position | None]:
+async def ids(view: View, type: str, where: Filter, since: int, limit: int, after: Position | None) -> tuple[list[str], Position | None]:
     """The ids of resources that were deleted since an instant, among ``limit`` changes, and where the next changes begin."""
-    page = await view.changes((type,), limit, HistoryPeriod(_instant(since)), entry_key(after) if after is not None else None, where)
+    page = await view.changes((type,), limit, HistoryPeriod(since), entry_key(after) if after is not None else None, where)
     deleted = dict.fromkeys([version.id for version in page.versions if version.interaction == "delete"])
     return list(deleted), page.next.position() if page.next is not None else None
 
 
-async def current_at(view: View, type: str, ids: Sequence[str], time: int, since: str) -> list[VisibleVersion]:
+async def current_at(view: View, type: str, ids: Sequence[str], time: int, since: int) -> list[VisibleVersion]:
     """The deletions of these resources that were their newest version at ``time``, and not before ``since``."""
     versions = [await version_at(view, type, id, time) for id in ids]
     return [
         version
         for version in versions
-        if version is not None and version.interaction == "delete" and version.updated // _MILLISECOND * _MILLISECOND >= _instant(since)
+        if version is not None and version.interaction == "delete" and version.updated // _MILLISECOND * _MILLISECOND >= since
     ]
 
 
@@ -76,7 +75,3 @@ def bundle(deletions: Sequence[VisibleVersion]) -> bytes:
     """A line of a file: a transaction that deletes these resources elsewhere, too."""
     entries = [b'{"request":{"method":"DELETE","url":%s}}' % string(f"{one.type}/{one.id}") for one in deletions]
     return b'{"resourceType":"Bundle","type":"transaction","entry":[%s]}\n' % b",".join(entries)
-
-
-def _instant(since: str) -> int:
-    return interval(since)[0]

@@ -163,7 +163,7 @@ async def _list_ids(view: View, job: Job, service: Service) -> tuple[list[str], 
     type, asked = bulk_export_deletions.type_of(job.remaining[0]), job.export_request
     if bulk_export_deletions.is_deletions(job.remaining[0]):
         where = await asked.patients_condition(view, type, service.policy.timezone)
-        return await bulk_export_deletions.ids(view, type, where, asked.since, _PAGE, job.after)
+        return await bulk_export_deletions.ids(view, type, where, asked.since_instant(service.base), _PAGE, job.after)
     where = await asked.condition(view, type, service.base, service.policy.timezone)
     find = view.find if type in asked.searches else view.find_readable
     page = await find(type, where, limit=_PAGE, after=job.after)
@@ -182,16 +182,16 @@ async def contents(
         if text is None:
             raise Problem("not_found", _NO_EXPORT)
         ids = msgspec.json.decode(text, type=list[str])
-        versions = await service.read_with_view(request, audit, partial(_versions_at, part=part, ids=ids, job=job))
+        versions = await service.read_with_view(request, audit, partial(_versions_at, part=part, ids=ids, job=job, base=service.base))
         if versions:
             yield versions
 
 
-async def _versions_at(view: View, part: str, ids: list[str], job: Job) -> list[VisibleVersion]:
+async def _versions_at(view: View, part: str, ids: list[str], job: Job, base: str) -> list[VisibleVersion]:
     """The versions of these resources that were current when the export started, without resources that are hidden or absent now."""
     type, time = bulk_export_deletions.type_of(part), job.started
     if bulk_export_deletions.is_deletions(part):
-        return await bulk_export_deletions.current_at(view, type, ids, time, job.export_request.since)
+        return await bulk_export_deletions.current_at(view, type, ids, time, job.export_request.since_instant(base))
     page = await view.find_readable(type, IdIs(frozenset(ids)), limit=len(ids), after=None)
     versions = {version.id: version for version in page.versions if version.updated <= time}
     for id in set(ids) - set(versions):

@@ -21,6 +21,8 @@ from fhir_server.resources.references import versioned_target
 from fhir_server.resources.server_base import server_base
 from fhir_server.search import query
 from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, OfPatient
+from fhir_server.search.parameter_types.date import interval
+from fhir_server.search.zones import zone_of
 from fhir_server.store.conditions import conjuncts
 
 Level = Literal["system", "patient", "group"]
@@ -82,6 +84,10 @@ class ExportRequest(msgspec.Struct, frozen=True):
             searches = [query.condition(type, parse_query(text.encode()), view.now, base) for text in self.searches[type]]
             filters.append(AnyOf(tuple(searches)))
         return AllOf(tuple(filters)) if filters else EVERYTHING
+
+    def since_instant(self, base: str) -> int:
+        """``_since`` in microseconds, as a search by ``_lastUpdated`` reads it.  Raises ValueError if it is no date."""
+        return interval(self.since, zone_of(base))[0]
 
     async def patients_condition(self, view: View, type: str, zone: ZoneInfo) -> Filter:
         """The filter for resources of the patients to export.  Raises Problem ``not_found`` if the group is hidden or absent."""

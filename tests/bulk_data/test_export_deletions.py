@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from fhir_server import jsontext
+from fhir_server.clock import SECOND
 from fhir_server.interactions import bulk_export_job
 from fhir_server.resources import validate
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from tests.bulk_data.test_bulk_export import GROUP, KEYS, finished, kicked, rows
-from tests.served import Served, store_url
+from tests.served import Served, micros, store_url
 
 SINCE = "2026-11-22T00:00:00Z"
 
@@ -67,6 +68,19 @@ def test_deleted_resources_are_named_by_transactions_that_delete_them(server: Se
     assert {entry["request"]["method"] for entry in bundle["entry"]} == {"DELETE"}
     assert sorted(entry["request"]["url"] for entry in bundle["entry"]) == sorted([f"Observation/{one}", f"Observation/{two}"])
     assert manifest["output"] == []
+
+
+@pytest.mark.parametrize(("zone", "hour", "is_found"), [("UTC", 2, True), ("Asia/Tokyo", -5, True), ("America/New_York", 2, False)])
+def test_a_day_of_since_is_that_of_the_institution_for_deletions_too(zone: str, hour: int, is_found: bool) -> None:
+    """Deleted ``hour`` hours after midnight UTC."""
+    served = Served(search_timezone=zone)
+    midnight = micros("2026-11-22T00:00:00Z")
+    served.at(midnight + hour * 3600 * SECOND)
+    name = f"Observation/{of(served, served.token(), 'adult')[0]}"
+    delete(served, name)
+    served.at(midnight + 24 * 3600 * SECOND)
+    assert deletions(served, served.token(), "$export?_type=Observation&_since=2026-11-22") == ([name] if is_found else [])
+    served.close()
 
 
 def test_without_since_there_are_no_deletions(server: Served) -> None:
