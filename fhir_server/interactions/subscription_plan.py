@@ -35,6 +35,7 @@ _RESERVED: Final = frozenset(
         "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+_NO_HISTORY: Final = frozenset({"AuditEvent", "Subscription"})  # lines of the audit log, and records of their owners
 _EXTENSION: Final = f"{GUIDE}/StructureDefinition/"
 _FILTER: Final = "backport-filter-criteria"
 _OF_CHANNEL: Final = {
@@ -145,6 +146,8 @@ def _criteria(resource: Mapping[str, Any], topic: str, base: str) -> tuple[str, 
         if type not in catalog():
             known = ", ".join(TOPICS)
             raise _problem(f"The criteria are neither Type?search nor one of the topics of this server: {known}.", "criteria")
+        if type in _NO_HISTORY:
+            raise _problem(f"The server tells of no changes of {type}.", "criteria")
         if filters:
             raise _problem("Filters belong to a topic; R4's criteria are a search.", "criteria.extension")
         return type, _pairs(query, "criteria") if mark else ()

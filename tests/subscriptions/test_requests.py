@@ -30,6 +30,8 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "xml": (by_criteria("Observation", payload="application/fhir+xml"), "Subscription.channel.payload"),
     "unknown topic": (by_topic() | {"criteria": f"{TOPIC}/Slot"}, "Subscription.criteria"),
     "unknown type": (by_criteria("Nope?x=1"), "Subscription.criteria"),
+    "audit events": (by_criteria("AuditEvent?action=R"), "Subscription.criteria"),
+    "subscriptions": (by_criteria("Subscription"), "Subscription.criteria"),
     "no parameters": (by_criteria("Observation?"), "Subscription.criteria"),
     "not encoded": (by_criteria("Observation?code=ä"), "Subscription.criteria"),
     "filter of criteria": (
