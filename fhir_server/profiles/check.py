@@ -5,6 +5,7 @@ The base definitions have been checked (:mod:`fhir_server.resources.validate`); 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -53,9 +54,11 @@ class ProfileCheck:
     # -- profiles --------------------------------------------------------------------------------------------------
 
     def _profile(self, item: Item, profile: Profile, place: Place) -> Steps:
-        if profile.base and (base := self.known.profiles.get(profile.base)) is not None:
-            yield from self._profile(item, base, place)
-        yield from self._item(item, profile.root, profile.root, place)
+        all_of_it = [profile]
+        while (base := self.known.profiles.get(all_of_it[-1].base)) is not None and base not in all_of_it:
+            all_of_it.append(base)
+        for one in reversed(all_of_it):
+            yield from self._item(item, one.root, one.root, place)
 
     def _conforms(self, item: Item, url: str) -> Verdict:
         """Whether an item meets a profile, as far as that can be said without the terminology."""
@@ -120,14 +123,24 @@ class ProfileCheck:
         return True
 
     def _check_rule(self, rule: ProfileRule, item: Item, place: Place) -> None:
-        if rule.predicate is None:
+        holds = self._holds(rule, item)
+        if holds is None:
             text = f"This server does not evaluate the invariant {rule.text}"
             self.remarks.append(Issue("not-supported", text, (expression(place),), "information"))
-        elif not rule.predicate(item.node, self.run.resource, self.run.root):
+        elif not holds:
             if rule.is_error:
                 self.run.add("invariant", rule.text, place)
             else:
                 self.remarks.append(Issue("invariant", rule.text, (expression(place),), "warning"))
+
+    def _holds(self, rule: ProfileRule, item: Item) -> bool | None:
+        """Whether an item meets a rule; None if that cannot be evaluated, by this server or for this value."""
+        if rule.predicate is None:
+            return None
+        try:
+            return rule.predicate(item.node, self.run.resource, self.run.root)
+        except (ArithmeticError, LookupError, TypeError, ValueError, re.error):
+            return None  # an expression of somebody else's: a wrong type, a broken pattern, a number beyond all bounds
 
     def _types(self, item: Item, node: ElementNode, place: Place) -> Steps:
         """The profiles of its type, one of which it must meet, and the types of a reference's target."""
