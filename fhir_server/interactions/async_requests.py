@@ -20,8 +20,8 @@ import msgspec
 from fhir_server.clock import http_date
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import preconditions, provenance_header, response_bundle
-from fhir_server.interactions.bulk_export_job import owner
 from fhir_server.interactions.messages import JSON, AuditContext, AuditedEntry, Request, Response
+from fhir_server.interactions.owned_jobs import OwnedJobs, owner
 from fhir_server.interactions.service import Service
 
 MAX_JOBS: Final = 30  # of one owner at a time, from the kick-off until they are deleted or expire
@@ -30,7 +30,6 @@ _LARGEST: Final = 64 * 1024  # bytes of a question's body; a larger one is answe
 _KEPT: Final = ("prefer", "content-type")
 _OF_THE_MOMENT: Final = preconditions.ALL | {provenance_header.HEADER}
 _ACCEPTED: Final = outcome((Issue("informational", "The request has been accepted.", severity="information"),))
-_NO_JOB: Final = "There is no such request."
 _APPLIED: Final = (b"preference-applied", b"respond-async")
 # They say that the server cannot answer now, which is no answer to the question.
 _PASSING: Final = frozenset({"unauthenticated", "busy", "too_costly", "read_only", "too_many"})
@@ -38,7 +37,7 @@ Ask = Callable[[Request, Service, AuditContext], Awaitable[Response]]
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A question.  ``owner``: see :func:`.bulk_export_job.owner`; ``slot``: its place among the owner's (:data:`MAX_JOBS`)."""
+    """A question.  ``owner``: see :func:`.owned_jobs.owner`; ``slot``: its place among the owner's (:data:`MAX_JOBS`)."""
 
     owner: str
     started: int
@@ -47,12 +46,17 @@ class Job(msgspec.Struct, frozen=True):
     query: tuple[tuple[str, str], ...]
     headers: dict[str, str]
     body: bytes
-    slot: int
+    slot: int = -1
 
     @property
     def expires(self) -> int:
         """When the job is deleted, in microseconds since 1970 UTC."""
         return self.started + LIFE
+
+
+JOBS: Final = OwnedJobs(
+    "async-job", "async-slot", Job, most=MAX_JOBS, what="requests of yours that are answered later", absent="There is no such request."
+)
 
 
 async def kick_off(request: Request, service: Service, audit: AuditContext) -> Response | None:
@@ -65,16 +69,11 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
         return None
     id, of = service.new_id(), owner(permissions)
     headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
-    key_values, expires = service.store.key_values, request.now + LIFE
-    for slot in range(MAX_JOBS):
-        if await key_values.put_if_absent("async-slot", f"{of}/{slot}", id.encode(), expires):
-            job = Job(of, request.now, request.method, request.path, request.query, headers, request.body, slot)
-            await key_values.put("async-job", id, msgspec.json.encode(job), expires)
-            location = f"{service.base}/$async-status/{id}".encode()
-            own = ((b"content-type", JSON), (b"content-location", location), (b"retry-after", b"1"), _APPLIED)
-            return Response(202, _ACCEPTED, own)
-    text = f"There are {MAX_JOBS} requests of yours already that are answered later. Delete one, or wait until it expires."
-    raise Problem("too_many", text)
+    job = Job(of, request.now, request.method, request.path, request.query, headers, request.body)
+    await JOBS.add(service.store.key_values, id, job)
+    location = f"{service.base}/$async-status/{id}".encode()
+    own = ((b"content-type", JSON), (b"content-location", location), (b"retry-after", b"1"), _APPLIED)
+    return Response(202, _ACCEPTED, own)
 
 
 async def _can_be_stored(service: Service) -> bool:
@@ -112,18 +111,13 @@ async def status(request: Request, service: Service, audit: AuditContext, ask: A
 async def cancel(request: Request, service: Service, audit: AuditContext) -> Response:
     """``DELETE $async-status/id``: 202.  The URL returns 404 from then on."""
     job = await _find(request, service, audit)
-    if await service.store.key_values.pop("async-job", request.path[1], request.now) is None:
-        raise Problem("not_found", _NO_JOB)
-    await service.store.key_values.pop("async-slot", f"{job.owner}/{job.slot}", request.now)
+    await JOBS.remove(service.store.key_values, request.path[1], job.owner, request.now)
     return Response(202)
 
 
 async def _find(request: Request, service: Service, audit: AuditContext) -> Job:
     """The caller's job that the request names.  Raises Problem ``invalid``, ``not_found`` or ``unauthenticated``."""
     permissions = await service.authenticate(request, audit)
-    text = await service.store.key_values.get("async-job", request.path[1], request.now)
-    job = msgspec.json.decode(text, type=Job) if text else None
-    if job is None or job.owner != owner(permissions):
-        raise Problem("not_found", _NO_JOB)
+    job, _ = await JOBS.find(service.store.key_values, request.path[1], owner(permissions), request.now)
     preconditions.require_only(request)
     return job

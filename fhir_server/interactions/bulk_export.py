@@ -18,6 +18,7 @@ from fhir_server.interactions import bulk_export_deletions, bulk_export_job, bul
 from fhir_server.interactions.bulk_export_job import Job
 from fhir_server.interactions.bulk_export_request import ExportRequest
 from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response, format_query
+from fhir_server.interactions.owned_jobs import owner
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subset import Shape, subset
 from fhir_server.search.result_parameters import ResultParameters
@@ -42,7 +43,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
         request, audit, partial(_create_job, request=request, service=service, export_request=export_request)
     )
     id = service.new_id()
-    await bulk_export_job.create(service, id, job)
+    await bulk_export_job.JOBS.add(service.store.key_values, id, job)
     location = f"{service.base}/$export-status/{id}"
     return Response(202, _ACCEPTED, ((b"content-type", JSON), (b"content-location", location.encode())))
 
@@ -57,7 +58,7 @@ async def _create_job(view: View, request: Request, service: Service, export_req
         await view.read("Group", export_request.group)
     url = f"{service.base}/{'/'.join(request.path)}" + (f"?{format_query(request.query)}" if request.query else "")
     deletions = tuple([bulk_export_deletions.part_of(type) for type in types]) if export_request.since else ()
-    return Job(bulk_export_job.owner(view.permissions), url, view.now, export_request, (*types, *deletions))
+    return Job(owner(view.permissions), url, view.now, export_request, (*types, *deletions))
 
 
 async def status(request: Request, service: Service, audit: AuditContext) -> Response:
@@ -109,13 +110,14 @@ async def file(request: Request, service: Service, audit: AuditContext) -> Respo
 
 
 async def _find_own_job(request: Request, service: Service, audit: AuditContext) -> Job:
-    return await bulk_export_job.find(service, request.path[1], await _owner(request, service, audit), request.now)
+    of = await _owner(request, service, audit)
+    return (await bulk_export_job.JOBS.find(service.store.key_values, request.path[1], of, request.now))[0]
 
 
 async def _owner(request: Request, service: Service, audit: AuditContext) -> str:
     async def caller(view: View) -> str:
         preconditions.require_only(request)
-        return bulk_export_job.owner(view.permissions)
+        return owner(view.permissions)
 
     return await service.read_with_view(request, audit, caller)
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from hashlib import sha256
 from typing import Final
 
 import msgspec
 
-from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import bulk_export_deletions
 from fhir_server.interactions.bulk_export_request import ExportRequest
 from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.interactions.owned_jobs import OwnedJobs
 from fhir_server.interactions.service import Service
 from fhir_server.search.filters import IdIs
 from fhir_server.search.rows import Position
@@ -36,7 +35,7 @@ _NO_EXPORT: Final = "There is no such export."
 class Job(msgspec.Struct, frozen=True):
     """An export.
 
-    ``owner``           see :func:`owner`
+    ``owner``           see :func:`.owned_jobs.owner`
     ``request``         the URL of the kick-off request
     ``started``         its time, in microseconds since 1970 UTC
     ``remaining``       the parts that are not complete, the current one first: types, and their deletions
@@ -60,46 +59,12 @@ class Job(msgspec.Struct, frozen=True):
         return self.started + LIFE
 
 
-def owner(permissions: Permissions) -> str:
-    """A digest of the client, the person and the patient in context: only they can use the export."""
-    principal = permissions.principal
-    return sha256(msgspec.json.encode((principal.client_id, principal.owner or principal.username, principal.patient))).hexdigest()
-
-
-async def create(service: Service, id: str, job: Job) -> None:
-    """Store a new export until it expires.  Raises Problem ``too_many`` if the owner has as many as are allowed."""
-    key_values = service.store.key_values
-    for slot in range(MAX_EXPORTS):
-        if await key_values.put_if_absent("export-slot", f"{job.owner}/{slot}", id.encode(), job.expires):
-            await key_values.put("export", id, msgspec.json.encode(msgspec.structs.replace(job, slot=slot)), job.expires)
-            return
-    text = f"There are {MAX_EXPORTS} exports of yours already. Delete one that you no longer need, or wait until it expires."
-    raise Problem("too_many", text)
-
-
-async def find(service: Service, id: str, owner: str, now: int) -> Job:
-    """Return the owner's export.  Raises Problem ``not_found`` if there is none, or it belongs to another owner."""
-    return (await _find(service, id, owner, now))[0]
-
-
-async def _find(service: Service, id: str, owner: str, now: int) -> tuple[Job, bytes]:
-    """The owner's export, and as it is stored.  Raises what :func:`find` raises."""
-    text = await service.store.key_values.get("export", id, now)
-    job = msgspec.json.decode(text, type=Job) if text else None
-    if job is None or text is None or job.owner != owner:
-        raise Problem("not_found", _NO_EXPORT)
-    return job, text
+JOBS: Final = OwnedJobs("export", "export-slot", Job, most=MAX_EXPORTS, what="exports of yours", absent=_NO_EXPORT)
 
 
 async def delete(service: Service, id: str, owner: str, now: int) -> None:
     """Delete an export and its pages.  Raises Problem ``not_found`` if it does not exist, or another request deletes it."""
-    await find(service, id, owner, now)
-    text = await service.store.key_values.pop("export", id, now)
-    if text is None:
-        raise Problem("not_found", _NO_EXPORT)
-    job = msgspec.json.decode(text, type=Job)
-    await service.store.key_values.pop("export-slot", f"{owner}/{job.slot}", now)
-    await _delete_pages(service, id, job, now)
+    await _delete_pages(service, id, await JOBS.remove(service.store.key_values, id, owner, now), now)
 
 
 async def _delete_pages(service: Service, id: str, job: Job, now: int) -> None:
@@ -119,7 +84,7 @@ async def collect_next_pages(service: Service, request: Request, audit: AuditCon
     if not job.remaining or not await key_values.put_if_absent("export-turn", id, b"", request.now + _LOCK_LIFE):
         return job
     try:
-        job, stored = await _find(service, id, job.owner, request.now)
+        job, stored = await JOBS.find(key_values, id, job.owner, request.now)
         collected = 0
         while job.remaining and collected < _PAGES:
             before, job = job, await _collect_page(service, request, audit, id, job)
@@ -135,7 +100,7 @@ async def collect_next_pages(service: Service, request: Request, audit: AuditCon
 async def _overtaken(service: Service, request: Request, id: str, job: Job) -> Job:
     """The export as another request has advanced it since.  If one has deleted it, the pages of this one go, too."""
     try:
-        return await find(service, id, job.owner, request.now)
+        return (await JOBS.find(service.store.key_values, id, job.owner, request.now))[0]
     except Problem:
         await _delete_pages(service, id, job, request.now)
         raise

@@ -15,9 +15,9 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.clock import http_date, instant_text
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import bulk_import_job, bulk_import_request
-from fhir_server.interactions.bulk_export_job import owner
 from fhir_server.interactions.bulk_import_job import FileResult, Job
 from fhir_server.interactions.messages import JSON, NDJSON, PLAIN_JSON, AuditContext, Request, Response
+from fhir_server.interactions.owned_jobs import owner
 from fhir_server.interactions.service import Service
 
 _ACCEPTED: Final = outcome((Issue("informational", "The import has been accepted.", severity="information"),))
@@ -47,7 +47,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
             permissions.require(type, "c")
     id = service.new_id()
     job = Job(owner(permissions), f"{service.base}/$import", request.now, files, (FileResult(),) * len(files))
-    await bulk_import_job.create(service, id, job)
+    await bulk_import_job.JOBS.add(service.store.key_values, id, job)
     location = f"{service.base}/$import-status/{id}"
     return Response(202, _ACCEPTED, ((b"content-type", JSON), (b"content-location", location.encode())))
 
@@ -105,4 +105,4 @@ async def _pages(service: Service, request: Request, job: Job, number: int) -> A
 
 async def _own(request: Request, service: Service, audit: AuditContext) -> tuple[Job, bytes]:
     permissions = await service.authenticate(request, audit)
-    return await bulk_import_job.find(service, request.path[1], owner(permissions), request.now)
+    return await bulk_import_job.JOBS.find(service.store.key_values, request.path[1], owner(permissions), request.now)

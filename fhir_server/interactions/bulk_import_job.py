@@ -16,6 +16,7 @@ from fhir_server.errors import Issue, Problem
 from fhir_server.interactions import bulk_import_rows
 from fhir_server.interactions.bulk_import_request import ImportFile
 from fhir_server.interactions.messages import AuditContext, Request
+from fhir_server.interactions.owned_jobs import OwnedJobs
 from fhir_server.interactions.service import Service
 from fhir_server.web.partial_fetch import ChangedError, Part, fetch_part
 from fhir_server.web.public_fetch import UnfetchableError
@@ -58,7 +59,7 @@ class FileResult(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True):
     """An import.
 
-    ``owner``    see :func:`.bulk_export_job.owner`
+    ``owner``    see :func:`.owned_jobs.owner`
     ``request``  the URL of the kick-off, at the instant ``started``
     ``results``  how far each of the ``files`` is
     ``slot``     its place among the owner's (:data:`MAX_IMPORTS`)
@@ -86,35 +87,13 @@ class Job(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, results=(*self.results[:number], result, *self.results[number + 1 :]))
 
 
-async def create(service: Service, id: str, job: Job) -> None:
-    """Store a new import until it expires.  Raises Problem ``too_many`` if the owner has as many as are allowed."""
-    key_values = service.store.key_values
-    for slot in range(MAX_IMPORTS):
-        if await key_values.put_if_absent("import-slot", f"{job.owner}/{slot}", id.encode(), job.expires):
-            await key_values.put("import", id, msgspec.json.encode(msgspec.structs.replace(job, slot=slot)), job.expires)
-            return
-    text = f"There are {MAX_IMPORTS} imports of yours already. Delete one that you no longer need, or wait until it expires."
-    raise Problem("too_many", text)
-
-
-async def find(service: Service, id: str, owner: str, now: int) -> tuple[Job, bytes]:
-    """The owner's import, and as it is stored.  Raises Problem ``not_found`` if there is none, or it belongs to another owner."""
-    text = await service.store.key_values.get("import", id, now)
-    job = msgspec.json.decode(text, type=Job) if text else None
-    if job is None or text is None or job.owner != owner:
-        raise Problem("not_found", _NO_IMPORT)
-    return job, text
+JOBS: Final = OwnedJobs("import", "import-slot", Job, most=MAX_IMPORTS, what="imports of yours", absent=_NO_IMPORT)
 
 
 async def delete(service: Service, id: str, owner: str, now: int) -> None:
     """Delete an import and the reasons of its refusals.  What it stored stays.  Raises Problem ``not_found``."""
-    await find(service, id, owner, now)
     key_values = service.store.key_values
-    text = await key_values.pop("import", id, now)
-    if text is None:
-        raise Problem("not_found", _NO_IMPORT)
-    job = msgspec.json.decode(text, type=Job)
-    await key_values.pop("import-slot", f"{owner}/{job.slot}", now)
+    job = await JOBS.remove(key_values, id, owner, now)
     for number, result in enumerate(job.results):
         for page in range(result.pages):
             await key_values.pop("import-errors", _errors_key(id, number, page), now)
@@ -137,7 +116,7 @@ async def advance(service: Service, request: Request, audit: AuditContext, id: s
     if job.current is None or not await key_values.put_if_absent("import-turn", id, b"", request.now + _LOCK_LIFE):
         return job
     try:
-        job, stored = await find(service, id, job.owner, request.now)
+        job, stored = await JOBS.find(key_values, id, job.owner, request.now)
         number = job.current
         if number is None:
             return job
@@ -150,7 +129,7 @@ async def advance(service: Service, request: Request, audit: AuditContext, id: s
             return job
         if outcomes and not await key_values.get("import", id, request.now):
             await key_values.pop("import-errors", _errors_key(id, number, result.pages - 1), request.now)
-        return (await find(service, id, job.owner, request.now))[0]
+        return (await JOBS.find(key_values, id, job.owner, request.now))[0]
     finally:
         await key_values.pop("import-turn", id, request.now)
 

@@ -16,9 +16,9 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
 from fhir_server.clock import instant_text
 from fhir_server.errors import Problem
-from fhir_server.interactions.bulk_export_job import owner
 from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.operation_parameters import Asked, admit_reading, json_response, read_parameters
+from fhir_server.interactions.owned_jobs import owner
 from fhir_server.interactions.service import Service
 from fhir_server.terminology.code_system import CodeSystem
 from fhir_server.terminology.problems import not_loaded, too_costly

@@ -44,7 +44,7 @@ class SentEvent(msgspec.Struct, frozen=True):
 class Subscription(msgspec.Struct, frozen=True):
     """A Subscription.
 
-    ``owner``    see :func:`~fhir_server.interactions.bulk_export_job.owner`; ``slot``: its place among the owner's
+    ``owner``    see :func:`~fhir_server.interactions.owned_jobs.owner`; ``slot``: its place among the owner's
     ``grant``    what the token allowed with which it was made
     ``text``     the resource as sent, without ``id``, ``meta``, ``status``, ``error`` and ``channel.header``
     ``headers``  the lines of ``channel.header``, which no answer shows, as a sealed JSON array; empty without any

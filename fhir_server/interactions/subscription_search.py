@@ -10,7 +10,7 @@ from fhir_server.access.versions import last_updated_entry
 from fhir_server.access.view import View, VisiblePage, VisibleVersion, not_found
 from fhir_server.errors import Problem
 from fhir_server.interactions import subscription_records
-from fhir_server.interactions.bulk_export_job import owner
+from fhir_server.interactions.owned_jobs import owner
 from fhir_server.interactions.subscription_records import TYPE, Stored
 from fhir_server.search import index, match
 from fhir_server.search.filters import AllOf, Filter

@@ -16,8 +16,8 @@ from fhir_server.access.view import View, VisibleVersion
 from fhir_server.errors import Issue, Problem
 from fhir_server.interactions import criteria, preconditions, provenance_header, read, subscription_events, subscription_records
 from fhir_server.interactions import subscription_search as search
-from fhir_server.interactions.bulk_export_job import owner
 from fhir_server.interactions.messages import AuditContext, Request, Response, version_headers
+from fhir_server.interactions.owned_jobs import owner
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subscription_plan import Plan, plan_of
 from fhir_server.interactions.subscription_records import TYPE, Stored, Subscription

@@ -11,7 +11,7 @@ import pytest
 
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import bulk_export_job
+from fhir_server.interactions import bulk_export_job, owned_jobs
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from tests.seeded import seeded
@@ -263,7 +263,7 @@ def test_busy_store_returns_503_instead_of_omitting_resources(
 
 def test_export_owner_keys_do_not_collide() -> None:
     def owner(client: str, user: str) -> str:
-        return bulk_export_job.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, owner=user, username=user, patient=None)))  # type: ignore[arg-type]
+        return owned_jobs.owner(SimpleNamespace(principal=SimpleNamespace(client_id=client, owner=user, username=user, patient=None)))  # type: ignore[arg-type]
 
     assert owner("a b", "c") != owner("a", "b c") and owner("a", "c") == owner("a", "c")
 

@@ -192,7 +192,7 @@ def test_a_job_belongs_to_who_began_it(served: Served) -> None:
 
 
 def test_a_deleted_job_is_gone_and_makes_room(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_requests, "MAX_JOBS", 2)
+    monkeypatch.setattr(async_requests.JOBS, "most", 2)
     token = served.token()
     jobs = [begin(served, token, "Observation?_count=1") for _ in range(2)]
     assert served.request(token, "GET", "Observation?_count=1", headers=LATER).status == 429
