@@ -20,13 +20,13 @@ from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.rows import Position
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, Store, Transaction
+from fhir_server.writing.background_work import keep_working
 from fhir_server.writing.writer import ResourceWriter
 
 WORK: Final = "search-parameter-index"
 """The kind of the one record that says what is being indexed."""
 _KEY: Final = "work"
 _PAGE: Final = 100
-_INTERVAL: Final = 5.0  # seconds between two looks whether anything is to be indexed
 _PAUSE: Final = 0.05  # seconds between two steps, in which others write
 _REPORTED_STEPS: Final = 50  # after so many steps there is a line in the log
 _log = logging.getLogger("fhir_server")
@@ -111,16 +111,12 @@ async def keep_indexing(
     store: Store, labeler: Labeler, base: str, now: Callable[[], int], may_write: Callable[[], bool] = lambda: True
 ) -> None:
     """Do what is to be indexed, whenever anything is and ``may_write()`` is true; never returns."""
-    while True:
-        try:
-            if may_write() and await is_waiting(store):
-                await _work_off(store, labeler, base, now)
-        except Problem as problem:
-            if problem.kind != "read_only":  # it became read-only meanwhile
-                _log.exception("New search parameters could not be indexed; the server will try again.")
-        except Exception:
-            _log.exception("New search parameters could not be indexed; the server will try again.")
-        await asyncio.sleep(_INTERVAL)
+
+    async def work() -> None:
+        if await is_waiting(store):
+            await _work_off(store, labeler, base, now)
+
+    await keep_working(work, may_write, "New search parameters could not be indexed")
 
 
 async def progress(store: Store) -> str:

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from time import perf_counter
 
 from fhir_server.consent.labeling import Labeler
-from fhir_server.errors import Problem
 from fhir_server.store import Store, Transaction
+from fhir_server.writing.background_work import keep_working
 from fhir_server.writing.pending_relabeling import Backlog, add_work, count_pending, take_work
 from fhir_server.writing.propagation import Propagation
 from fhir_server.writing.row_labeling import RowLabeler
 
 _log = logging.getLogger("fhir_server")
-_INTERVAL = 5.0  # seconds between two looks whether anything is pending
 _LONGEST_PAUSE = 0.05  # seconds between two steps, in which others write
 _REPORTED_STEPS = 50  # after so many steps there is a line in the log
 _GENERATIONS = 50  # after so many changes that follow from each other, labels are only added, so that there is an end
@@ -54,16 +53,8 @@ async def keep_relabeling(
 
     ``report`` is told about how many rows are pending.
     """
-    while True:
-        try:
-            if may_write():
-                await _work_off(store, labeler, base, report)
-        except Problem as problem:
-            if problem.kind != "read_only":  # it became read-only meanwhile
-                _log.exception("Pending labels could not be brought up to date; the server will try again.")
-        except Exception:
-            _log.exception("Pending labels could not be brought up to date; the server will try again.")
-        await asyncio.sleep(_INTERVAL)
+    failure = "Pending labels could not be brought up to date"
+    await keep_working(lambda: _work_off(store, labeler, base, report), may_write, failure)
 
 
 async def _work_off(store: Store, labeler: Labeler, base: str, report: Callable[[int], None]) -> None:

@@ -247,7 +247,7 @@ def test_stricter_of_setting_and_command_holds(sqlite: Operator) -> None:
 
 def test_background_work_waits_while_the_server_is_read_only(sqlite: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     worked: list[OperationLevel] = []
-    monkeypatch.setattr("fhir_server.writing.relabeling_steps._INTERVAL", 0.0)
+    monkeypatch.setattr("fhir_server.writing.background_work._INTERVAL", 0.0)
     monkeypatch.setattr("fhir_server.app._PURGE_INTERVAL", 0.0)
     now: list[OperationLevel] = ["read-only"]
 
