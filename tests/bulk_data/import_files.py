@@ -91,17 +91,6 @@ def started(server: Served, token: str, *inputs: tuple[str, str]) -> str:
     return answer.headers["content-location"]
 
 
-def finished(server: Served, token: str, location: str) -> dict[str, Any]:
-    """Poll the status until the import is complete, and return its result."""
-    for _ in range(60):
-        answer = server.get(token, location, accept="application/json")
-        if answer.status != 202:
-            assert answer.status == 200, answer.body
-            return dict(answer.json)
-        assert answer.headers["retry-after"] == "1"
-    raise AssertionError("The import came to no end.")
-
-
 def refusals(server: Served, token: str, result: dict[str, Any]) -> list[dict[str, Any]]:
     """The OperationOutcomes of the files of errors."""
     found: list[dict[str, Any]] = []

@@ -14,6 +14,7 @@ from fhir_server.errors import Problem
 from fhir_server.interactions import bulk_export_job, owned_jobs
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
+from tests.bulk_data.polling import finished
 from tests.seeded import seeded
 from tests.served import NOON, Answer, Served, micros
 
@@ -62,17 +63,6 @@ def kicked(server: Served, token: str, path: str, **headers: str) -> str:
     answer = server.request(token, "GET", path, headers={**ASYNC, **headers})
     assert answer.status == 202, answer.body
     return answer.headers["content-location"]
-
-
-def finished(server: Served, token: str, location: str) -> dict[str, Any]:
-    """Poll the status URL until the export is complete, and return the manifest."""
-    for _ in range(50):
-        answer = server.get(token, location, accept="application/json")
-        if answer.status != 202:
-            assert answer.status == 200, answer.body
-            return dict(answer.json)
-        assert answer.headers["retry-after"] == "1" and answer.headers["x-progress"] == "in progress"
-    raise AssertionError("The export came to no end.")
 
 
 def rows(server: Served, token: str, manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

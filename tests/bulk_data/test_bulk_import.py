@@ -12,7 +12,8 @@ from fhir_server.interactions import bulk_import_job
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.store.logs import AUDIT_LOG
-from tests.bulk_data.import_files import ASYNC, HOST, Files, finished, ndjson, parameters, reaching, refusals, started
+from tests.bulk_data.import_files import ASYNC, HOST, Files, ndjson, parameters, reaching, refusals, started
+from tests.bulk_data.polling import finished
 from tests.served import NOON, Served, micros, store_url
 
 KEYS: dict[str, Any] = {"keys": []}

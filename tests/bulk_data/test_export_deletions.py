@@ -15,7 +15,8 @@ from fhir_server.interactions import bulk_export_job
 from fhir_server.resources import validate
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
-from tests.bulk_data.test_bulk_export import GROUP, KEYS, finished, kicked, rows
+from tests.bulk_data.polling import finished
+from tests.bulk_data.test_bulk_export import GROUP, KEYS, kicked, rows
 from tests.served import Served, micros, store_url
 
 SINCE = "2026-11-22T00:00:00Z"

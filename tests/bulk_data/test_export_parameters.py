@@ -9,7 +9,8 @@ import pytest
 
 from fhir_server import jsontext
 from fhir_server.resources import validate
-from tests.bulk_data.test_bulk_export import ASYNC, exported, finished, kicked, rows
+from tests.bulk_data.polling import finished
+from tests.bulk_data.test_bulk_export import ASYNC, exported, kicked, rows
 from tests.served import Served
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-import httpx
 
 from fhir_server import app
 from fhir_server.clock import SECOND
 from fhir_server.subscriptions.dispatcher import Dispatcher
-from fhir_server.web.public_fetch import Hosts, Network
+from fhir_server.web.public_fetch import Hosts
+from tests.outside_server import OutsideServer
 from tests.served import Answer, Served
 
 TOPIC = "https://fhir-server.example/ig/SubscriptionTopic"
@@ -20,25 +19,8 @@ GUIDE = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
 ENDPOINT = "https://app.example/hook"
 
 
-class Endpoint:
-    """What a subscriber's server received, and the statuses with which it answers (0: it cannot be reached; none left: 200)."""
-
-    def __init__(self, served: Served, *statuses: int) -> None:
-        self.statuses = list(statuses)
-        self.requests: list[httpx.Request] = []
-        self.address = "93.184.216.34"
-        self.connected: list[str] = []
-        object.__setattr__(served.parts.smart, "network", Network(self.resolve, httpx.MockTransport(self.answer)))
-
-    async def resolve(self, host: str, port: int) -> Sequence[str]:
-        return (self.address,)
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        status = self.statuses.pop(0) if self.statuses else 200
-        if not status:
-            raise httpx.ConnectError("down")
-        return httpx.Response(status)
+class Endpoint(OutsideServer):
+    """A subscriber's server."""
 
     def bundles(self, kind: str = "event-notification") -> list[dict[str, Any]]:
         """The notifications of this kind."""
@@ -119,7 +101,7 @@ class Subscribing:
     def __init__(self, served: Served, *statuses: int) -> None:
         self.served = served
         served.at(served.parts.clock() + SECOND)  # the demo records were stored before
-        self.endpoint = Endpoint(served, *statuses)
+        self.endpoint = Endpoint(served.parts.smart, *statuses)
         self.dispatcher = self.new_dispatcher()
         self.counts: dict[str, int] = {}
 
