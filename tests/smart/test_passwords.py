@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,10 @@ def test_invalid_breached_password_file_is_refused(tmp_path: Path, content: byte
     for path in (file, tmp_path / "missing.txt"):
         with pytest.raises(ValueError, match="FHIR_SERVER_BREACHED_PASSWORDS_FILE"):
             PasswordRules.of((), str(path))
+
+
+def test_passwords_are_hashed_with_owasp_s_parameters() -> None:
+    """In a process of its own: in the tests' hashing is made cheap."""
+    script = "from fhir_server.smart.accounts import users; print(users._hasher.hash('a password'))"
+    shown = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert shown.startswith("$argon2id$v=19$m=19456,t=2,p=1$"), shown
