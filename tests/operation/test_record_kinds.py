@@ -31,7 +31,8 @@ COUNTS_AND_LOCKS = {
 }  # fmt: skip
 INDEXES = {"client-name", "grant-index-complete", "user-index"}  # the first look-up may make them
 GIVES_ACCESS = {"activation"}  # ended by the patient who made it: it opens nothing to anybody who is not signed in
-CALLS = {"put", "put_if_absent", "KeyValueRecord", "Register", "_new_token", "SealedRecords"}
+# How many of a call's first arguments are kinds.
+CALLS = {"put": 1, "put_if_absent": 1, "KeyValueRecord": 1, "Register": 1, "_new_token": 1, "SealedRecords": 1, "OwnedJobs": 2}
 
 
 def kinds_in(path: Path) -> Iterator[str]:
@@ -43,16 +44,18 @@ def kinds_in(path: Path) -> Iterator[str]:
             continue
         called = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
         first = call.args[0]
+        kinds = call.args[: CALLS.get(called, 0)]
         if called == "run_on_loop" and isinstance(first, ast.Attribute) and first.attr in CALLS:
-            first = call.args[1]
-        elif called not in CALLS or (isinstance(call.func, ast.Attribute) and "values" not in ast.unparse(call.func)):
+            kinds = call.args[1:2]
+        elif isinstance(call.func, ast.Attribute) and "values" not in ast.unparse(call.func):
             continue
-        if isinstance(first, ast.Constant):
-            yield str(first.value)
-        elif isinstance(first, ast.Name):
-            names = names if names is not None else vars(importlib.import_module(module))
-            if isinstance(found := names.get(first.id), str):
-                yield found
+        for kind in kinds:
+            if isinstance(kind, ast.Constant):
+                yield str(kind.value)
+            elif isinstance(kind, ast.Name):
+                names = names if names is not None else vars(importlib.import_module(module))
+                if isinstance(found := names.get(kind.id), str):
+                    yield found
 
 
 def all_kinds() -> set[str]:
