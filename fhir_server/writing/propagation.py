@@ -90,6 +90,9 @@ class Propagation:
             self._named[name] = specimens
         if before is not None and before != (after := await self._rows.lends(row)):
             self._change = label_change(before, after)
+            if any(param.startswith(f"{row.type}.") for param in taken_through()):
+                # What it lends holds for all its versions, also for those that named a specimen which it names no longer.
+                self._named[name] = await self._tx.referred_names_unfiltered((name,), taken_through())
             await self.relabel_dependents(name)
             self._change = LabelChange()
         else:

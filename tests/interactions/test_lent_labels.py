@@ -218,6 +218,23 @@ def test_specimen_takes_labels_that_reach_its_result_later(world: World) -> None
     assert not world.sees("Specimen/tube") and not world.sees("Observation/tube")
 
 
+def test_specimen_takes_labels_of_a_result_that_names_it_no_longer(world: World) -> None:
+    """The labels of a result are those of all its versions, also of the one that named the specimen."""
+    another = {"reference": "Specimen/another"}
+    for id, specimen in (("another", {}), ("none", {}), ("deleted", {})):
+        world.put(f"Specimen/{id}", subject=TEEN, type=coded("http://snomed.info/sct", "119297000"), **specimen)
+    for id, later in (("of-none", {}), ("of-deleted", {"specimen": another})):
+        named = {"reference": f"Specimen/{id.removeprefix('of-')}"}
+        world.put(f"Observation/{id}", **RESULT, specimen=named)
+        world.put(f"Observation/{id}", **RESULT, **later)
+        assert world.sees(named["reference"])
+        world.put(f"Observation/{id}", **{**RESULT, "code": loinc("56888-1")}, **later)
+        assert not world.sees(named["reference"])
+        if id == "of-deleted":
+            world.delete(f"Observation/{id}")
+            assert not world.sees(named["reference"]) and not world.sees("Specimen/another")
+
+
 def test_labeled_specimen_hides_its_results(world: World) -> None:
     world.put("Specimen/swab", subject=TEEN, meta={"security": [{"system": ACT, "code": "STD"}]})
     world.put("Observation/swab", **RESULT, specimen={"reference": "Specimen/swab"})
