@@ -59,7 +59,7 @@ class CollectionAsker(Asker):
 
     def collected(self) -> Ask:
         name = self._name()
-        return self._pick(
+        made: Ask = self._pick(
             Ask.get("collected", SUMMARY),
             Ask.get("collected", f"{SUMMARY}/$document"),
             Ask.get("collected", "Composition", [("entry", name)]),
@@ -71,6 +71,7 @@ class CollectionAsker(Asker):
             Ask.get("collected", f"{PEOPLE}/$everything"),
             Ask.get("collected", f"{SUMMARY}/_history"),
         )
+        return made
 
     def profiled(self) -> Ask:
         """Create, update or validate a resource that must meet a profile and refers to a row that may be hidden."""

@@ -101,6 +101,6 @@ def _text(value: Any, kind: str) -> str:
 
 def patient_of(row: Json) -> str:
     """The id of the patient whom a resource is about; "" without one."""
-    about = next((row[name] for name in ("subject", "patient", "beneficiary") if name in row), {})
+    about: Json = next((row[name] for name in ("subject", "patient", "beneficiary") if name in row), {})
     own = row["id"] if row["resourceType"] == "Patient" else ""
     return own or str(about.get("reference", "")).removeprefix("Patient/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
+from functools import cache, partial
 
 from fhir_server.consent.label_sources import LabelSource
 from fhir_server.consent.labeling import LabelingResult
@@ -46,7 +46,7 @@ def labels() -> dict[str, LabelingResult]:
         for _ in range(3):
             for name, row in seeds.items():
                 results[name] = made = await served.parts.labeler.label(row["resourceType"], row, lookup)
-                found[name] = LabelSource(made.key, made.release_at, lambda row=row: row)
+                found[name] = LabelSource(made.key, made.release_at, partial(dict, row))
 
     asyncio.run(run())
     served.close()
