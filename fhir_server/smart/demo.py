@@ -35,6 +35,7 @@ PEOPLE: Final[tuple[tuple[str, str, Role, str | None, str | None, tuple[str, ...
     ("parent-b", "Robin Parent", "patient", None, None, tuple(f"parent-b-of-{child}" for child in _CHILDREN)),
     ("proxy-standard", "Sam Standard", "patient", None, None, ("proxy-standard-of-adult",)),
     ("proxy-full", "Fran Full", "patient", None, None, ("proxy-full-of-adult",)),
+    ("us-core-adult", "Uma Core", "patient", "us-core-adult", None, ()),
     ("clinician", "Dr. Rivera", "clinician", None, "dr-rivera", ()),
     ("billing", "Billing office", "billing", None, None, ()),
     ("privacy-officer", "Privacy office", "privacy", None, None, ()),

@@ -184,13 +184,13 @@ def test_two_definitions_of_one_code_are_refused_unless_they_say_the_same(served
 def test_values_of_extensions_are_found_by_their_url(served: Served) -> None:
     expression = f"Patient.extension.where(url = '{RACE}').extension.value.code"
     put(served, definition("race", code="race", type="token", expression=expression))
-    coding = {"system": "urn:oid:2.16.840.1.113883.6.238", "code": "2106-3"}
+    coding = {"system": "urn:oid:2.16.840.1.113883.6.238", "code": "2054-5"}
     race = {"url": RACE, "extension": [{"url": "ombCategory", "valueCoding": coding}, {"url": "text", "valueString": "2028-9"}]}
     other = {"url": "http://x.example/other", "extension": [{"url": "ombCategory", "valueCoding": coding}]}
     put(served, patient("one", "x", extension=[race]))
     put(served, patient("two", "x", extension=[other]))
     index(served)
-    assert ids(served, "Patient?race=2106-3") == ["one"]
+    assert ids(served, "Patient?race=2054-5") == ["one"]
     assert ids(served, "Patient?race=2028-9") == []
 
 
