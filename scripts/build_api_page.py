@@ -43,9 +43,9 @@ _MEANINGS = {
     "read_only": "the server is read-only for now",
 }
 _PART_OF = {
-    "$export": "`$export`",
-    "$import": "`$import`",
-    "$async": "`Prefer: respond-async`",
+    "$export": "part of `$export`",
+    "$import": "part of `$import`",
+    "$async": "part of `Prefer: respond-async`",
 }
 _LIMITS = {
     "max_resource_bytes": "the body of a request, in bytes",
@@ -82,7 +82,7 @@ def _of_operation(name: str, known: Iterable[str]) -> tuple[str, str]:
         paths.setdefault(served.template, []).append(served.method)
     requests = "<br>".join(f"{', '.join(methods)} `{path}`" for path, methods in paths.items())
     definitions = dict.fromkeys(served.definition for served in routes if served.definition in known)
-    return requests, "<br>".join(definitions) or f"part of {_PART_OF[name.partition('-')[0]]}"
+    return requests, "<br>".join(definitions) or _PART_OF.get(name.partition("-")[0], "")
 
 
 def _errors() -> str:

@@ -46,7 +46,7 @@ def parameters(inner: Json) -> Json:
 
 
 def document(inner: Json) -> Json:
-    first = {"resourceType": "Composition", "status": "final", "type": {"text": "x"}, "date": "2026", "title": "x", **SUBJECT}
+    first: Json = {"resourceType": "Composition", "status": "final", "type": {"text": "x"}, "date": "2026", "title": "x", **SUBJECT}
     first |= {"author": [{"display": "x"}], "section": [{"title": "x", "entry": [{"reference": "Observation/1"}]}]}
     base = "http://other.example/fhir"
     entries = [(f"{base}/Composition/1", first), (f"{base}/Observation/1", inner), (f"{base}/Patient/adult", patient())]
@@ -81,7 +81,7 @@ def said(answer: Answer) -> list[tuple[str, str, list[str]]]:
     return [(issue["severity"], issue["code"], issue.get("expression", [])) for issue in answer.json["issue"]]
 
 
-FINE = [("information", "informational", [])]
+FINE: list[tuple[str, str, list[str]]] = [("information", "informational", [])]
 
 
 @pytest.mark.parametrize("name", PLACES)
