@@ -42,6 +42,11 @@ _MEANINGS = {
     "too_costly": "the request takes more than one request may; ask for less",
     "read_only": "the server is read-only for now",
 }
+_PART_OF = {
+    "$export": "part of `$export`",
+    "$import": "part of `$import`",
+    "$async": "part of `Prefer: respond-async`",
+}
 _LIMITS = {
     "max_resource_bytes": "the body of a request, in bytes",
     "max_body_bytes": "the body of a batch or transaction, in bytes",
@@ -76,7 +81,8 @@ def _of_operation(name: str, known: Iterable[str]) -> tuple[str, str]:
     for served in routes:
         paths.setdefault(served.template, []).append(served.method)
     requests = "<br>".join(f"{', '.join(methods)} `{path}`" for path, methods in paths.items())
-    return requests, "<br>".join(dict.fromkeys(served.definition for served in routes if served.definition in known)) or "part of `$export`"
+    definitions = dict.fromkeys(served.definition for served in routes if served.definition in known)
+    return requests, "<br>".join(definitions) or _PART_OF.get(name.partition("-")[0], "")
 
 
 def _errors() -> str:

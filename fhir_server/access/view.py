@@ -131,7 +131,7 @@ class View:
         await self._look_up_referred(type, frozenset({id}))
         found = await self._find_version(type, id, version, "r")
         if found is None:
-            raise not_found(type, id)
+            raise not_found(type, f"{id}/_history/{version}")
         if found.interaction == "delete":
             raise Problem("gone", f"{type}/{id} version {version} is a deletion.")
         return found

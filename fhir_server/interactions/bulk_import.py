@@ -53,7 +53,7 @@ async def kick_off(request: Request, service: Service, audit: AuditContext) -> R
 
 
 async def status(request: Request, service: Service, audit: AuditContext) -> Response:
-    """Import the next part: 202 while there is more.  Then the result, with the number of resources of each file, and its refusals."""
+    """Import the next part: 202 while there is more.  Then the result: for each file the number of its resources, and its refusals."""
     id = request.path[1]
     job, _ = await _own(request, service, audit)
     await service.require_writable()
@@ -61,20 +61,26 @@ async def status(request: Request, service: Service, audit: AuditContext) -> Res
     if job.current is not None:
         lines = sum([result.line for result in job.results])
         return Response(202, headers=((b"retry-after", b"1"), (b"x-progress", b"%d lines" % lines)))
-    pairs = [*zip(job.files, job.results, strict=True)]
-    result: dict[str, Any] = {
+    headers = ((b"content-type", PLAIN_JSON), (b"expires", http_date(job.expires).encode()))
+    return Response(200, json.dumps(_manifest(service, id, job), ensure_ascii=False, separators=(",", ":")).encode(), headers)
+
+
+def _manifest(service: Service, id: str, job: Job) -> dict[str, Any]:
+    """The result, with the files in the order of the request; ``error`` is named ``outcome`` in the draft of ping and pull."""
+    files = sorted(zip(job.files, job.results, range(len(job.files)), strict=True), key=lambda one: one[0].position)
+    refusals = [
+        {"type": "OperationOutcome", "inputUrl": file.url, "count": result.refused, "url": _errors_url(service, id, number)}
+        for file, result, number in files
+        if result.refused
+    ]
+    return {
         "transactionTime": instant_text(job.started),
         "request": job.request,
         "requiresAccessToken": True,
-        "output": [{"type": file.type, "inputUrl": file.url, "count": result.stored} for file, result in pairs],
-        "error": [
-            {"type": "OperationOutcome", "inputUrl": file.url, "count": result.refused, "url": _errors_url(service, id, number)}
-            for number, (file, result) in enumerate(pairs)
-            if result.refused
-        ],
+        "output": [{"type": file.type, "inputUrl": file.url, "count": result.stored} for file, result, _ in files],
+        "error": refusals,
+        "outcome": refusals,
     }
-    headers = ((b"content-type", PLAIN_JSON), (b"expires", http_date(job.expires).encode()))
-    return Response(200, json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode(), headers)
 
 
 def _errors_url(service: Service, id: str, number: int) -> str:

@@ -23,10 +23,11 @@ _NOT_PARAMETERS: Final = "$import requires a Parameters resource with inputs, ea
 
 
 class ImportFile(msgspec.Struct, frozen=True):
-    """A file of resources of one type, as NDJSON."""
+    """A file of resources of one type, as NDJSON.  ``position``: its place among the inputs of the request."""
 
     type: str
     url: str
+    position: int = 0
 
 
 def parse(request: Request, hosts: Hosts) -> tuple[ImportFile, ...]:
@@ -40,7 +41,7 @@ def parse(request: Request, hosts: Hosts) -> tuple[ImportFile, ...]:
         if name not in _NAMES:
             raise Problem("invalid", f"$import does not support the parameter {name[:80]}. It has {', '.join(sorted(_NAMES))}.")
         if name == "input":
-            files.append(_file(parameter, hosts))
+            files.append(_file(parameter, len(files), hosts))
         elif name == "inputFormat" and _value(parameter) not in _FORMATS:
             raise Problem("invalid", "inputFormat must be application/fhir+ndjson.")
         elif name == "storageDetail" and [_value(part) for _, part in _named(parameter.get("part"))] != ["https"]:
@@ -50,7 +51,7 @@ def parse(request: Request, hosts: Hosts) -> tuple[ImportFile, ...]:
     return tuple(sorted(files, key=lambda file: rank(file.type)))
 
 
-def _file(parameter: dict[str, Any], hosts: Hosts) -> ImportFile:
+def _file(parameter: dict[str, Any], position: int, hosts: Hosts) -> ImportFile:
     parts = {name: _value(part) for name, part in _named(parameter.get("part"))}
     if set(parts) != {"type", "url"}:
         raise Problem("invalid", "Each input has a type and a url, and nothing else.")
@@ -58,7 +59,7 @@ def _file(parameter: dict[str, Any], hosts: Hosts) -> ImportFile:
         raise Problem("invalid", f"{parts['type'][:80]} is not a resource type of R4.")
     if not is_allowed(parts["url"], hosts):
         raise Problem("invalid", "The url of an input must be an https URL without a fragment or credentials.")
-    return ImportFile(parts["type"], parts["url"])
+    return ImportFile(parts["type"], parts["url"], position)
 
 
 def _named(parameters: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from hashlib import sha256
 import msgspec
 
 from fhir_server.errors import Issue, Problem, outcome
-from fhir_server.interactions import write, write_rights
+from fhir_server.interactions import profile_claims, write, write_rights
 from fhir_server.interactions.messages import AuditContext, AuditedEntry, Request, Response
 from fhir_server.interactions.service import Service, WriteContext
 from fhir_server.interactions.write import BundleContext
@@ -35,6 +35,7 @@ async def store(service: Service, request: Request, audit: AuditContext, type: s
             of_row = msgspec.structs.replace(of_row, method="PUT", path=(type, draft.id))
         admit = write_rights.admit_create if draft.id is None else write_rights.admit_update
         admit(permissions, type)
+        await profile_claims.checked(draft, service.profiles)
         of_entry = AuditContext(permissions=permissions, shown=audit.shown, store_lines=audit.store_lines)
         status = (await _written(service, of_row, of_entry, draft, name)).status
     except Problem as problem:

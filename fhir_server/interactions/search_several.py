@@ -7,7 +7,7 @@ has nothing in it, as one that does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from fhir_server.access.permissions import Permissions
@@ -19,6 +19,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.resources import catalog, definitions
 from fhir_server.search.criteria import refers
 from fhir_server.search.filters import AllOf, AnyOf, Filter, IdIs
+from fhir_server.search.query import Query
 
 ALL_TYPES = "*"
 _ITSELF = "{def}"  # the parameter that R4's definitions of compartments name for the resource itself
@@ -29,28 +30,41 @@ async def search_system(view: View, request: Request, service: Service) -> Respo
 
     Raises Problem ``forbidden`` or ``invalid``.
     """
-    pairs = parameters(request)
-    named = [name for key, value in pairs if key == "_type" for name in value.split(",")]
-    types = _named(view.permissions, named) if named else _covered(view.permissions, catalog())
-    query = parse(types, [pair for pair in pairs if pair[0] != "_type"], request, service)
-    applied = (*[pair for pair in pairs if pair[0] == "_type"], *query.applied)
-    return await respond(view, request, service, "", replace(query, applied=applied))
+    return await respond(view, request, service, "", _query(view, request, service, catalog()))
 
 
 async def search_compartment(view: View, request: Request, service: Service) -> Response:
     """``GET Patient/1/Observation?...`` or ``GET Patient/1/*?...``, also as ``POST .../_search``; also of the other compartments.
 
-    Raises Problem ``forbidden`` or ``invalid``, and ``not_found`` for a type of which the compartment has nothing.
+    ``Patient/1/*`` takes ``_type``, too.  Raises Problem ``forbidden`` or ``invalid``, and ``not_found`` for a type of which the
+    compartment has nothing.
     """
     of, id, name = request.path[:3]
     members = definitions.compartments()[of]
     if name != ALL_TYPES and name not in members and name != of:
         raise Problem("not_found", f"The {of} compartment has no {name}.")
     within = {*members, of}
-    types = _covered(view.permissions, within) if name == ALL_TYPES else _named(view.permissions, [name])
-    query = parse(types, parameters(request), request, service)
+    if name == ALL_TYPES:
+        query = _query(view, request, service, within)
+    else:
+        query = parse(_named(view.permissions, [name]), parameters(request), request, service)
     conditions = {type: AllOf((where, _in_compartment(of, id, type))) for type, where in query.conditions.items()}
     return await respond(view, request, service, f"{of}/{id}/{name}", replace(query, conditions=conditions))
+
+
+def _query(view: View, request: Request, service: Service, among: Collection[str]) -> Query:
+    """The search of the types that ``_type`` names, or else of all that a scope covers; of ``among`` alone.
+
+    Raises Problem ``forbidden`` or ``invalid``.
+    """
+    pairs = parameters(request)
+    asked = [pair for pair in pairs if pair[0] == "_type"]
+    named = [name for _, value in asked for name in value.split(",")]
+    types = _named(view.permissions, named) if named else _covered(view.permissions, among)
+    if outside := [type for type in types if type not in among]:
+        raise Problem("invalid", f"The compartment has no {outside[0]}.")
+    query = parse(types, [pair for pair in pairs if pair[0] != "_type"], request, service)
+    return replace(query, applied=(*asked, *query.applied))
 
 
 def admit(permissions: Permissions, type: str) -> None:

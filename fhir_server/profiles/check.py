@@ -42,9 +42,8 @@ class ProfileCheck:
     questions: list[CodeQuestion]
     remarks: list[Issue] = field(default_factory=list)
 
-    def steps(self, resource: Any, profile: Profile) -> Steps:
-        """Check the resource against a profile, and its extensions against theirs."""
-        place = (None, profile.type, -1)
+    def steps(self, resource: Any, profile: Profile, place: Place) -> Steps:
+        """Check the resource at a place against a profile, and its extensions against theirs."""
         try:
             yield from self._profile(root_item(resource), profile, place)
             yield from self._extensions(resource, place)

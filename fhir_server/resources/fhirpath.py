@@ -218,6 +218,8 @@ def member(node: dict[str, Any], name: str) -> Items:
     """The items of element ``name`` of a JSON object: its values, or its ``_name`` if it has no value."""
     if name in node or "_" + name in node:
         return _values(node.get(name), node.get("_" + name))
+    if name not in _choices():  # TestScript has responseCode beside response, which is no choice
+        return []
     types = _choice_types()
     for key, value in node.items():
         plain = key.lstrip("_")
@@ -234,6 +236,14 @@ def _values(value: Any, sibling: Any) -> Items:
     extra = sibling if isinstance(sibling, list) else []
     filled = [extra[i] if item is None and i < len(extra) else item for i, item in enumerate(value)]
     return [item for item in filled if item is not None]
+
+
+@functools.cache
+def _choices() -> frozenset[str]:
+    """The base names of all choice elements of R4."""
+    holders = (*definitions.types(), *definitions.datatypes())
+    paths = (one.path for holder in holders for one in definitions.elements(holder) if one.path.endswith("[x]"))
+    return frozenset(path.rpartition(".")[2][:-3] for path in paths)
 
 
 @functools.cache

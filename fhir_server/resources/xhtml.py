@@ -125,7 +125,9 @@ ATTRIBUTES: Final = frozenset(
 LINKS: Final = ("href", "src", "longdesc", "cite")
 
 _declaration = re.compile(r"<\?|<!(?!--)").search
-_active = re.compile(r"[\x00-\x20]*(?:javascript|vbscript|data:(?!image/))", re.IGNORECASE).match
+# Browsers drop blanks before a scheme and around the media type of data:, and tabs and line ends wherever they are (URL Standard, 4.4).
+_active = re.compile(r"[\x00-\x20]*(?:javascript|vbscript|data:(?! *image/))", re.IGNORECASE).match
+_dropped = re.compile(r"[\t\n\r]").sub
 
 
 @functools.lru_cache(maxsize=512)
@@ -146,7 +148,7 @@ def _is_harmless(node: ElementTree.Element) -> bool:
     return (
         node.tag in ELEMENTS
         and ATTRIBUTES.issuperset(node.attrib)
-        and not any(_active(node.attrib[name]) for name in LINKS if name in node.attrib)
+        and not any(_active(_dropped("", node.attrib[name])) for name in LINKS if name in node.attrib)
     )
 
 

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from fhir_server.interactions import bulk_import_job
+from fhir_server.packages.loading import Packages
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.store.logs import AUDIT_LOG
 from tests.bulk_data.import_files import ASYNC, HOST, Files, ndjson, parameters, reaching, refusals, started
 from tests.bulk_data.polling import finished
+from tests.profiles.cases import CASES
+from tests.profiles.profile_set import package
 from tests.served import NOON, Served, micros, store_url
 
+CASE = CASES["pattern"]
 KEYS: dict[str, Any] = {"keys": []}
 PATIENT = {"resourceType": "Patient", "id": "imported", "name": [{"family": "Imported"}], "birthDate": "1980-05-05"}
 
@@ -49,6 +53,33 @@ def test_resources_of_files_are_stored_in_the_order_of_their_references(server: 
     assert result["request"] == f"{server.settings.base}/$import" and result["transactionTime"] == "2026-11-21T17:00:00.000Z"
     assert len(server.all_ids(token, "Observation?patient=imported")) == 2
     assert server.get(token, "Observation/first").json["code"]["text"] == "result 1"
+
+
+def test_result_has_each_file_in_the_order_of_the_request_with_its_counts(server: Served, files: Files) -> None:
+    files.files = {"o": ndjson(observation(1), b"{"), "p": ndjson(PATIENT), "empty": b""}
+    token = server.token()
+    inputs = [("Observation", f"{HOST}/o"), ("Patient", f"{HOST}/p"), ("Condition", f"{HOST}/empty")]
+    result = finished(server, token, started(server, token, *inputs))
+    assert [(one["type"], one["inputUrl"], one["count"]) for one in result["output"]] == [
+        (*asked, count) for asked, count in zip(inputs, (1, 1, 0), strict=True)
+    ]
+    assert [(one["type"], one["inputUrl"], one["count"]) for one in result["error"]] == [("OperationOutcome", f"{HOST}/o", 1)]
+    assert result["outcome"] == result["error"] and "Line 2" in refusals(server, token, result)[0]["issue"][0]["diagnostics"]
+    assert set(result) == {"transactionTime", "request", "requiresAccessToken", "output", "error", "outcome"}
+
+
+def test_a_line_meets_the_profiles_that_it_claims(server: Served, files: Files) -> None:
+    parts = server.parts
+    server.run(Packages(parts.store, parts.labeler, server.settings.base, parts.clock).add(package(CASE.profile)))
+    bad = CASE.resource(CASE.defects[0].changes)
+    inside = {"resourceType": "List", "status": "current", "mode": "working", "contained": [bad | {"id": "inner"}]}
+    inside |= {"entry": [{"item": {"reference": "#inner"}}]}
+    files.files = {"o": ndjson(CASE.resource(), bad), "l": ndjson(inside)}
+    token = server.token()
+    result = finished(server, token, started(server, token, ("Observation", f"{HOST}/o"), ("List", f"{HOST}/l")))
+    assert [one["count"] for one in result["output"]] == [1, 0]
+    places = [outcome["issue"][0]["expression"] for outcome in refusals(server, token, result)]
+    assert places == [["Observation.code"], ["List.contained[0].code"]]
 
 
 def test_digits_stay_as_they_were_sent(server: Served, files: Files) -> None:

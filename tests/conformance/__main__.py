@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conformance import report
+from tests.conformance import features, report
 
 
 class Outcomes:
@@ -26,12 +26,13 @@ class Outcomes:
 def run() -> int:
     """Write the report and return the exit status: 0 if all tests passed and the report is complete."""
     tests = report.tests()
-    reported, outcomes = report.reported(tests), Outcomes()
-    pytest.main(["-q", "-p", "no:cacheprovider", *(test.id for test in reported)], plugins=[outcomes])
+    named, outcomes = report.shown_by(tests), Outcomes()
+    pytest.main(["-q", "-p", "no:cacheprovider", *named], plugins=[outcomes])
     report.PAGE.write_text(report.page(tests, outcomes.by_test), encoding="utf-8")
     faults = report.faults(report.requirements(), tests)
+    faults += features.faults(features.sections(), {test.id: test.may_skip for test in tests})
     print(*faults, sep="\n")
-    return int(bool(faults) or any(outcomes.by_test.get(test.id) != "passed" for test in reported))
+    return int(bool(faults) or any(outcomes.by_test.get(id) != "passed" for id in named))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, Final
 import yaml
 
 from tests.attacks.index import ATTACKS
+from tests.conformance import features
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "conformance.md"
@@ -21,9 +22,10 @@ _SKIPPING: Final = {"skip", "skipif", "xfail", "importorskip"}
 _INTRODUCTION: Final = """# Conformance
 
 This page lists the requirements that the public test kits for SMART App Launch 2.2 and ONC (g)(10) test, further requirements
-of the SMART guide, public client libraries and browsers, and attacks that must fail, each with its tests and their results.
-`make conformance` writes it from `tests/conformance/requirements.yaml`, the names of the tests and their outcomes. A test fails if
-the page is out of date. The page is not a certificate: the test kits themselves were not run.
+of the SMART guide, public client libraries and browsers, attacks that must fail, and the features of FHIR R4 that comparisons of
+servers list, each with its tests and their results. `make conformance` writes it from `tests/conformance/requirements.yaml`,
+`features.yaml` beside it (with the requests in full), the names of the tests and their outcomes. A test fails if the page is out
+of date. The page is not a certificate: the test kits themselves were not run.
 """
 
 
@@ -110,9 +112,15 @@ def faults(
 
 
 def reported(all_tests: Iterable[ReportedTest]) -> list[ReportedTest]:
-    """The tests that the report lists."""
+    """The tests that the report counts: those of requirements and attacks."""
     starts = tuple(start for some in ATTACKS.values() for start in some)
     return [test for test in all_tests if test.requirements() or test.name.startswith(starts)]
+
+
+def shown_by(all_tests: Iterable[ReportedTest]) -> list[str]:
+    """The ids of all tests that the report names."""
+    of_features = [id for some in features.sections().values() for one in some for id in one.test_ids]
+    return [*dict.fromkeys([*(test.id for test in reported(all_tests)), *of_features])]
 
 
 def page(all_tests: Iterable[ReportedTest], outcomes: Mapping[str, str]) -> str:
@@ -132,6 +140,7 @@ def page(all_tests: Iterable[ReportedTest], outcomes: Mapping[str, str]) -> str:
     attacks = {words: [test for test in listed if test.name.startswith(starts)] for words, starts in ATTACKS.items()}
     rows = [f"| {words} | {_result(found, outcomes)} | {_links(found)} |" for words, found in attacks.items()]
     parts.append("## Attacks\n\n" + "\n".join(["| attack | result | tests |", "|---|---|---|", *rows]) + "\n")
+    parts.append(features.page(features.sections(), outcomes))
     return "\n".join(parts)
 
 

@@ -83,6 +83,26 @@ def test_whole_compartment_is_all_its_types(served: Served, feed: str) -> None:
         assert [name for name in found if name.startswith(f"{type}/")] == names(served, feed, f"Patient/teen/{type}")
 
 
+@pytest.mark.parametrize("count", [1, 100])
+def test_types_of_a_whole_compartment_can_be_named(served: Served, feed: str, count: int) -> None:
+    found = names(served, feed, f"Patient/teen/*?_type=Condition,Observation&_count={count}")
+    assert found == names(served, feed, "Patient/teen/Condition") + names(served, feed, "Patient/teen/Observation")
+    assert {name.partition("/")[0] for name in found} == {"Condition", "Observation"}
+    answer = served.request(feed, "POST", "Patient/teen/*/_search", form=[("_type", "Condition"), ("_total", "accurate")])
+    assert answer.json["total"] == len(names(served, feed, "Patient/teen/Condition")) > 0
+    assert "_type=Condition" in answer.json["link"][0]["url"]
+
+
+def test_types_of_a_compartment_are_some_that_it_has_and_that_scopes_cover(served: Served, feed: str) -> None:
+    for types, text in (("Organization", "has no Organization"), ("Observation,Nothing", "Nothing is not a resource type"), ("", "not a")):
+        answer = served.get(feed, f"Patient/teen/*?_type={types}")
+        assert answer.status == 400 and text in answer.json["issue"][0]["diagnostics"]
+    limited = served.token(scope="system/Observation.rs")
+    assert served.get(limited, "Patient/teen/*?_type=Observation").ids()
+    assert served.get(limited, "Patient/teen/*?_type=Condition").status == 403
+    assert served.get(feed, "Patient/teen/Observation?_type=Observation").status == 400
+
+
 def test_compartment_of_a_hidden_or_unknown_resource_is_empty(served: Served) -> None:
     parent = served.app_token("parent-a", "child")
     for path in ("Patient/{}/Observation", "Patient/{}/*", "Encounter/{}/Observation"):

@@ -24,6 +24,8 @@ class SteadyRequests(Criteria, ImportRequests):
         since = ("_since", "2000-01-01T00:00:00Z")  # with it, an export has deletions, too
         asks += [Ask.get("export", path, pairs, prefer="respond-async") for path, pairs in (("$export", []), ("Patient/$export", [since]))]
         asks += [Ask.get("later", f"Patient/{self._patient}/{path}", prefer="respond-async") for path in ("$everything", "_history", "*")]
+        named = [("_type", "Observation,Condition"), ("_count", "5")]
+        asks.append(Ask.get("compartment", f"Patient/{self._patient}/*", named))
         asks += self.steady_imports()
         return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
 

@@ -13,6 +13,7 @@ from fhir_server.resources import definitions, fhirpath
 from fhir_server.resources.definitions import Invariant
 from fhir_server.resources.fhirpath_operators import comparable
 from fhir_server.resources.invariants import BY_HAND, NOT_ENFORCED, rule
+from fhir_server.resources.validate import check
 from tests.resources.examples import VALID, concept
 
 
@@ -93,6 +94,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("descendants().linkId.isDistinct()", questionnaire("2")),
     ("iif(a.exists(), b.exists(), c.exists())", {"a": 1, "c": 1}),
     ("a[1] = 2", {"a": [1, 2]}),
+    ("response.count() + responseCode.count() <= 1", {"responseCode": "200"}),
+    ("modifier.count() + modifierExtension.count() <= 1", {"modifierExtension": [{"url": "x"}]}),
     ("code.coding.intersect(other.coding).exists()", {"code": concept("1"), "other": concept("1")}),
 ]
 
@@ -117,6 +120,18 @@ def test_examples_satisfy_invariants_in_both_evaluators(path: str, invariant: In
         assert (rule(invariant) or (lambda *_: True))(node, resource, resource)
         answer = fhirpathpy.evaluate(node, invariant.expression, {"resource": resource}, models["r4"])
         assert answer == [True] or invariant.key.startswith("ppc"), (invariant, answer)
+
+
+def test_an_element_is_not_taken_for_a_choice_because_another_name_begins_with_it() -> None:
+    """TestScript's tst-5 allows one assertion: ``responseCode`` is one, and no ``response[x]``."""
+
+    def script(**asserted: str) -> dict[str, Any]:
+        test = [{"action": [{"assert": {**asserted, "warningOnly": False}}]}]
+        return {"resourceType": "TestScript", "url": "http://x.example/t", "name": "X", "status": "draft", "test": test}
+
+    assert check("TestScript", script(responseCode="200")) == ()
+    assert check("TestScript", script(response="okay")) == ()
+    assert check("TestScript", script(responseCode="200", response="okay")) != ()
 
 
 @pytest.mark.parametrize("expression", ["a.resolve()", "a +", "%context", "a b", "a.b(", "'x", "a.is(", ""])

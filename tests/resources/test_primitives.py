@@ -34,7 +34,10 @@ GOOD: dict[str, list[Any]] = {
     "uri": ["urn:uuid:x", "http://x.org/é", "a"],
     "url": ["mailto:a@b"],
     "uuid": ["urn:uuid:c757873d-ec9a-4326-a141-556f43239520"],
-    "xhtml": ['<div xmlns="http://www.w3.org/1999/xhtml"><b title="t">x</b><img src="data:image/png;base64,AA=="/></div>'],
+    "xhtml": [
+        '<div xmlns="http://www.w3.org/1999/xhtml"><b title="t">x</b><img src="data:image/png;base64,AA=="/></div>',
+        '<div xmlns="http://www.w3.org/1999/xhtml"><img src="data: image/png;base64,AA=="/></div>',
+    ],
 }
 BAD: dict[str, list[Any]] = {
     "base64Binary": ["", "a", "aGVsbG8", "=aaa", "a!!=", 1],
@@ -94,6 +97,10 @@ OPEN = '<div xmlns="http://www.w3.org/1999/xhtml">'
         '<a href=" JavaScript:x">y</a>',
         "<form>x</form>",
         '<img src="data:text/html,x"/>',
+        '<img src="data: text/html,x"/>',
+        '<a href="java&#9;script:x">y</a>',
+        '<a href="&#10;java&#13;script:x">y</a>',
+        '<img src="da&#9;ta:text/html,image/"/>',
         "<p>unclosed",
         "&nbsp;x",
         "<iframe>x</iframe>",
