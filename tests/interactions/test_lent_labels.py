@@ -218,6 +218,20 @@ def test_specimen_takes_labels_that_reach_its_result_later(world: World) -> None
     assert not world.sees("Specimen/tube") and not world.sees("Observation/tube")
 
 
+@pytest.mark.parametrize("deletes", [False, True])
+def test_specimen_takes_labels_of_a_result_that_named_it_before(world: World, deletes: bool) -> None:
+    tube, result = f"Specimen/left-{deletes}", f"Observation/left-{deletes}"
+    world.put(tube, subject=TEEN, type=coded("http://snomed.info/sct", "119297000"))
+    world.put(result, **RESULT, specimen={"reference": tube})
+    if deletes:
+        world.delete(result)
+    assert world.sees(tube)
+    world.put(result, **{**RESULT, "code": loinc("56888-1")})
+    assert not world.sees(tube)
+    world.put(result, **RESULT, meta=DECLASSIFY)
+    assert world.sees(tube)
+
+
 def test_labeled_specimen_hides_its_results(world: World) -> None:
     world.put("Specimen/swab", subject=TEEN, meta={"security": [{"system": ACT, "code": "STD"}]})
     world.put("Observation/swab", **RESULT, specimen={"reference": "Specimen/swab"})
