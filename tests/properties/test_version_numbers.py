@@ -146,7 +146,7 @@ def test_records_of_earlier_releases_are_read_and_continued() -> None:
         former = [(number, (one.digest, 7000, one.since, one.passed)) for number, one in was.earlier.latest]
         guarded = ((((0,), ("A/1",)), 7000),)
         earlier = (was.earlier.views, former, was.earlier.changes, guarded, was.earlier.lends, was.earlier.lent)
-        read = decode_history(encode_history((was.digest, earlier)))  # type: ignore[arg-type]
+        read = decode_history(encode_history((was.digest, earlier)))
         newest = msgspec.structs.replace(digests[-1], version=len(digests) + 1, updated=10**6)
         for sight in sights:
             counts = [version_numbers.count(following(one, newest), sight, is_visible=True) for one in (was, read)]
