@@ -140,9 +140,8 @@ def latest_version(earlier: VersionSummary | None, new: VersionDigest) -> Latest
             passed[class_id] = max(passed.get(class_id, 0), time)
     own = since[0][1] if since else 0
     guarded = _guarded(new, same) if same and new.digests else {}
-    return LatestVersion(
-        new, 0, since, *(tuple(sorted((key, time) for key, time in times.items() if time > own)) for times in (passed, guarded))
-    )
+    later = tuple(sorted((class_id, time) for class_id, time in passed.items() if time > own))
+    return LatestVersion(new, 0, since, later, tuple(sorted((condition, time) for condition, time in guarded.items() if time > own)))
 
 
 def _guarded(new: VersionDigest, same: LatestVersion) -> dict[Condition, int]:
