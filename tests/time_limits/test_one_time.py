@@ -242,10 +242,10 @@ def test_planted_fault_of_the_index_of_times_is_detected(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(4))
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "mongodb"])
 def test_a_resource_is_found_by_one_time_in_long_histories(kind: str, block: int, tmp_path: Path) -> None:
-    for seed in range(100 + 10 * block, 110 + 10 * block):
+    for seed in range(100 + 5 * block, 105 + 5 * block):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        _require_varied(_walk(store_url(kind, folder), seed, 40))
+        _require_varied(_walk(store_url(kind, folder), seed, 30))
