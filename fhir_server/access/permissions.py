@@ -31,6 +31,8 @@ from fhir_server.store import PermissionEpoch
 
 INTERNAL = VisibilityClass("internal", frozenset())
 """Class of what the server adds and the record does not hold: security labels, tags, source."""
+STORED = VisibilityClass("internal", frozenset(), "stored")
+"""Class of the time at which a version was stored, which is the version's time for :attr:`Permissions.sees_everything` alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class AdmittedClasses:
     ``if_referred``: in rows common to all patients, if a row that the caller sees refers to them.
     ``if_target_named``: in rows that depend on a row that names the actor in one of these.
     ``guarded``: of the classes of index entries of guarded parts, the types of the guarding rows.
+    ``stored``: the class :data:`STORED`, if the actor is cleared for everything.
     """
 
     unconditional: Mapping[str, frozenset[int]]
@@ -48,6 +51,7 @@ class AdmittedClasses:
     if_referred: Mapping[str, frozenset[int]] = field(default_factory=dict)
     if_target_named: Mapping[str, tuple[tuple[frozenset[int], tuple[str, ...]], ...]] = field(default_factory=dict)
     guarded: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    stored: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,8 @@ class Permissions:
             narrowed = self._any_scope_condition(type, [scope for scope in scopes if scope.level == level])
             clauses.update(dict.fromkeys(self._clauses_at_level(type, self._patients_at_level(level), narrowed)))
         internal = self.classes.unconditional.get("internal", frozenset())
+        if self.sees_everything:
+            internal |= self.classes.stored
         return tuple(replace(clause, classes=clause.classes | internal) for clause in clauses if clause.classes)
 
     def owners(self, type: str) -> frozenset[str] | None:

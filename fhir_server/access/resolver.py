@@ -12,7 +12,7 @@ from typing import Any
 
 from fhir_server import jsontext
 from fhir_server.access.pending_labels import PendingLabels, hidden_from
-from fhir_server.access.permissions import AdmittedClasses, Permissions, patient_context
+from fhir_server.access.permissions import STORED, AdmittedClasses, Permissions, patient_context
 from fhir_server.access.stored_parameters import StoredParameters
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent import decision, relationships
@@ -178,6 +178,7 @@ class PermissionResolver:
         if_referred: dict[str, set[int]] = {}
         params: dict[str, tuple[str, ...]] = {}
         guarded: dict[int, frozenset[str]] = {}
+        stored = frozenset[int]()
         if_target_named: dict[tuple[str, tuple[str, ...]], set[int]] = {}
         for class_id, key in enumerate(keys):
             visibility_class = VisibilityClass.parse(key)
@@ -189,7 +190,10 @@ class PermissionResolver:
                 continue
             if "*" in actor.clearance:
                 # A feed that is cleared for everything must find again all that it wrote.
-                unconditional.setdefault(data, set()).add(class_id)
+                if visibility_class == STORED:
+                    stored = frozenset({class_id})
+                else:
+                    unconditional.setdefault(data, set()).add(class_id)
             elif decision.permits(self._policy, actor, visibility_class):
                 named = [by for target, _, _ in visibility_class.targets if (by := self._own_conditions(actor, target))]
                 if named:
@@ -208,6 +212,7 @@ class PermissionResolver:
             {data: frozenset(class_ids) for data, class_ids in if_referred.items()},
             _by_data(if_target_named),
             guarded,
+            stored,
         )
 
     def _own_conditions(self, actor: Actor, data: str) -> tuple[str, ...] | None:

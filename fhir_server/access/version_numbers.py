@@ -15,7 +15,7 @@ import msgspec
 
 from fhir_server.store import VersionDigest, VersionHistory
 from fhir_server.store.version_history import Condition, VersionSummary
-from fhir_server.store.version_summary import NO_VERSION, changes_of_guarded_parts, latest_version, shows_early
+from fhir_server.store.version_summary import NO_VERSION, latest_version, shows_early
 
 
 class Sight(NamedTuple):
@@ -118,11 +118,7 @@ def last_changes(history: VersionHistory) -> set[tuple[int, int]]:
 
 def guarded_changes(history: VersionHistory) -> dict[Condition, int]:
     """By condition: the latest instant at which a part changed that is visible under it."""
-    return (
-        changes_of_guarded_parts(history.earlier, history.digest, latest_version(history.earlier, history.digest))
-        if history.earlier
-        else {}
-    )
+    return dict(latest_version(history.earlier, history.digest).guarded)
 
 
 def _newest_visible(summary: VersionSummary | None, sight: Sight) -> VersionDigest | None:

@@ -121,7 +121,7 @@ def visible_version(history: VersionHistory, sight: Sight) -> tuple[int, int]:
 
 
 def last_updated_entries(row: Row) -> tuple[Entry, ...]:
-    """The ``_lastUpdated`` index entries: for each caller, the greatest admitted one is the time that the caller sees."""
+    """The ``_lastUpdated`` index entries for changes of what no other row guards."""
     if row.history is None:
         return (last_updated_entry(row.updated, row.class_id),)
     return tuple(last_updated_entry(time, class_id) for time, class_id in sorted(version_numbers.last_changes(row.history)))

@@ -44,16 +44,19 @@ class VersionDigest(msgspec.Struct, frozen=True, array_like=True):
 class LatestVersion(msgspec.Struct, frozen=True, array_like=True):
     """The newest of the versions with one class and release.
 
-    ``followed``     when the version after it was stored; 0 if there is none
+    ``former``       0; earlier releases of the server kept a time here
     ``since``        for each part with a class of its own: (class, time since which versions of this class have it so); also for
                      parts that these versions had, unless what has no class of its own changed since they are gone
     ``passed``       for each other class of versions since then: (class, time at which who sees that class saw a change)
+    ``guarded``      when parts that other rows guard changed in versions of this class, by their condition, unless what has no class
+                     of its own changed since then
     """
 
     digest: VersionDigest
-    followed: int
+    former: int
     since: tuple[tuple[int, int], ...]
     passed: tuple[tuple[int, int], ...]
+    guarded: tuple[tuple[Condition, int], ...] = ()
 
 
 class VersionChanges(msgspec.Struct, frozen=True, array_like=True):
@@ -82,7 +85,7 @@ class VersionSummary(msgspec.Struct, frozen=True, array_like=True):
     ``views``    the (class, release) pairs of versions; other members refer to them by their index
     ``latest``   for each view its newest version, the newest of all first
     ``changes``  what to count
-    ``guarded``  when parts that other rows guard changed, by their condition
+    ``former``   (); earlier releases of the server kept times here
     ``lends``    the version from which on the row lends labels to others
     ``lent``     the (class, release, own release) of versions from then on, as far as they differ in what is lent
     """
@@ -90,7 +93,7 @@ class VersionSummary(msgspec.Struct, frozen=True, array_like=True):
     views: tuple[tuple[int, int], ...]
     latest: tuple[tuple[int, LatestVersion], ...]
     changes: tuple[VersionChanges, ...]
-    guarded: tuple[tuple[Condition, int], ...] = ()
+    former: tuple[tuple[Condition, int], ...] = ()
     lends: int = 1
     lent: tuple[tuple[int, int, int], ...] = ()
 

@@ -51,16 +51,12 @@ class _Rebase:
         self._classes = {before[0]: after[0] for before, after in views.items()}
 
     def summary(self, earlier: VersionSummary) -> VersionSummary:
-        guarded: dict[Condition, int] = {}
-        for condition, time in earlier.guarded:
-            condition = self._condition(condition)
-            guarded[condition] = max(time, guarded.get(condition, 0))
         lent = [(*self._view((class_id, release)), own) for class_id, release, own in earlier.lent]
         return VersionSummary(
             tuple(map(self._view, earlier.views)),
             tuple([(number, self._latest(latest)) for number, latest in earlier.latest]),
             tuple(map(self._changes, earlier.changes)),
-            tuple(guarded.items()),
+            (),
             earlier.lends,
             tuple(dict.fromkeys([*earlier.lent, *lent])),
         )
@@ -92,12 +88,16 @@ class _Rebase:
         for class_id, time in latest.passed:
             passed[self._class(class_id)] = max(time, passed.get(self._class(class_id), 0))
         passed.pop(own, None)
+        changed: dict[Condition, int] = {}
+        for condition, time in latest.guarded:
+            condition = self._condition(condition)
+            changed[condition] = max(time, changed.get(condition, 0))
         relabeled = msgspec.structs.replace(
             digest, class_id=own, release_at=release, digests=tuple(digests), guarded_parts=tuple(guarded)
         )  # fmt: skip
         times = {class_id: since.get(class_id, began) for class_id, _ in digests}
         gone = {class_id: time for class_id, time in sorted(since.items()) if class_id not in times and time > began}
-        return LatestVersion(relabeled, latest.followed, (*times.items(), *gone.items()), tuple(sorted(passed.items())))
+        return LatestVersion(relabeled, 0, (*times.items(), *gone.items()), tuple(sorted(passed.items())), tuple(sorted(changed.items())))
 
     def _as_divided_now(self, digest: VersionDigest) -> dict[Condition, str]:
         """The parts of a purged version, as those of the new digest; equal to those where the old digest did not differ."""

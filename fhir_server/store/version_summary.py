@@ -56,14 +56,11 @@ def _extended(earlier: VersionSummary | None, new: VersionDigest) -> VersionSumm
     for key in _steps(earlier, new, views, number):
         known = changes.get(key)
         changes[key] = VersionChanges(*key, known.count + 1 if known else 1, new.version, new.updated)
-    (newest, before), *others = earlier.latest
-    before = LatestVersion(before.digest, new.updated, before.since, before.passed)
-    rest = [(newest, before), *others]
     return VersionSummary(
         views,
-        ((number, latest), *[one for one in rest if one[0] != number]),
+        ((number, latest), *[one for one in earlier.latest if one[0] != number]),
         tuple(changes.values()),
-        tuple(changes_of_guarded_parts(earlier, new, latest).items()),
+        (),
         *_lent(earlier.lends, earlier.lent, new),
     )
 
@@ -123,23 +120,34 @@ def _weakest(conditions: Iterable[Condition]) -> list[Condition]:
 
 
 def latest_version(earlier: VersionSummary | None, new: VersionDigest) -> LatestVersion:
-    """What is kept of a version while it is the newest with its class and release."""
+    """What is kept of a version while it is the newest with its class and release.
+
+    Its times are those of callers who see no version that was not released yet.  Others find it by an earlier time than they read.
+    """
     passed: dict[int, int] = {}
     same: LatestVersion | None = None
     for _, latest in earlier.latest if earlier else ():
+        if shows_early(latest.digest, new):
+            continue
         if latest.digest.class_id == new.class_id:
             same = latest
             break
-        passed[latest.digest.class_id] = max(passed.get(latest.digest.class_id, 0), latest.followed or new.updated)
-    if same is not None and shows_early(same.digest, new):
-        same = None
+        passed[latest.digest.class_id] = new.updated
     was = dict(same.digest.digests) if same else {}
     since = _since(new, was, dict(same.since) if same else {})
     if same and new.digests and was.get(new.class_id) == new.digests[0][1]:
         for class_id, time in same.passed:
             passed[class_id] = max(passed.get(class_id, 0), time)
     own = since[0][1] if since else 0
-    return LatestVersion(new, 0, since, tuple(sorted((class_id, time) for class_id, time in passed.items() if time > own)))
+    guarded = _guarded(new, same) if same and new.digests else {}
+    later = tuple(sorted((class_id, time) for class_id, time in passed.items() if time > own))
+    return LatestVersion(new, 0, since, later, tuple(sorted((condition, time) for condition, time in guarded.items() if time > own)))
+
+
+def _guarded(new: VersionDigest, same: LatestVersion) -> dict[Condition, int]:
+    """See :attr:`LatestVersion.guarded`; ``same``: the version before it of the same class."""
+    changed = set(same.digest.guarded_parts) ^ set(new.guarded_parts)
+    return dict(same.guarded) | {(classes, targets): new.updated for _, classes, targets in changed}
 
 
 def _since(new: VersionDigest, was: dict[int, str], began: dict[int, int]) -> tuple[tuple[int, int], ...]:
@@ -148,21 +156,6 @@ def _since(new: VersionDigest, was: dict[int, str], began: dict[int, int]) -> tu
     own = found.get(new.class_id, new.updated)
     gone = {part: new.updated if part in was else time for part, time in began.items() if part not in found}
     return (*found.items(), *[(part, time) for part, time in sorted(gone.items()) if time > own])
-
-
-def changes_of_guarded_parts(earlier: VersionSummary, new: VersionDigest, latest: LatestVersion) -> dict[Condition, int]:
-    """By condition: the latest instant at which a part changed that is visible under it, with version ``new``."""
-    before = earlier.latest[0][1].digest
-    changes = dict(earlier.guarded)
-    if before.digests and new.digests:
-        changes |= {(classes, targets): new.updated for _, classes, targets in set(before.guarded_parts) ^ set(new.guarded_parts)}
-    # Whoever sees a version sees when what has no class of its own changed in it; changes of parts before that do not matter.
-    own: dict[int, int] = {}
-    for one in (latest, *(one for _, one in earlier.latest)):
-        if one.since:
-            own.setdefault(one.digest.class_id, one.since[0][1])
-    oldest = min(own.values(), default=0)
-    return {condition: time for condition, time in changes.items() if time >= oldest}
 
 
 def _lent(lends: int, lent: tuple[tuple[int, int, int], ...], new: VersionDigest) -> tuple[int, tuple[tuple[int, int, int], ...]]:

@@ -6,6 +6,7 @@ Old versions inherit from what is current now: a label that is added later holds
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -86,17 +87,22 @@ class Propagation:
         self._rows.forget(name)
         await self._hide_if_source_is_pending(row)
         self._pending |= self._rows.pop_waiting(name)
-        if (specimens := _named_specimens(indexed)) and await self._rows.has_labels(row):
-            self._named[name] = specimens
-        if before is not None and before != (after := await self._rows.lends(row)):
+        after = await self._rows.lends(row) if before is not None else None
+        if before != after or await self._rows.has_labels(row):
+            self._named[name] = await self._specimens_of(indexed)
+        if before is not None and after is not None and before != after:
             self._change = label_change(before, after)
-            if any(param.startswith(f"{row.type}.") for param in taken_through()):
-                # What it lends holds for all its versions, also for those that named a specimen which it names no longer.
-                self._named[name] = await self._tx.referred_names_unfiltered((name,), taken_through())
             await self.relabel_dependents(name)
             self._change = LabelChange()
         else:
             await self._relabel_all(await self._take_named(name), {name}, name)
+
+    async def _specimens_of(self, indexed: IndexedRow) -> frozenset[str]:
+        """The rows that any version of this one names and that take labels from it: what has been lent stays lent."""
+        row = indexed.row
+        if row.version == 1 or row.type not in _types_that_name_specimens():
+            return _named_specimens(indexed)
+        return await self._tx.referred_names_unfiltered((f"{row.type}/{row.id}",), taken_through())
 
     async def relabel_pending(self) -> None:
         """Label the rows again that were labeled before a row from which they inherit was written."""
@@ -249,6 +255,11 @@ def label_change(before: tuple[object, ...], after: tuple[object, ...]) -> Label
 def _visibility(row: Row) -> tuple[object, ...]:
     """All that labeling gives to a version."""
     return row.patients, row.class_id, row.release_at, row.labeled_elements, row.guarded_references, row.history
+
+
+@cache
+def _types_that_name_specimens() -> frozenset[str]:
+    return frozenset(param.partition(".")[0] for param in taken_through())
 
 
 def _named_specimens(indexed: IndexedRow) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache, partial, reduce
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -11,20 +11,20 @@ import msgspec
 from fhir_server import jsontext
 from fhir_server.access import version_numbers, versions
 from fhir_server.access.app_state_owner import OWNER_PARAM
-from fhir_server.access.permissions import INTERNAL
+from fhir_server.access.permissions import INTERNAL, STORED
 from fhir_server.consent import security_labels
 from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.departments import read_versions
-from fhir_server.consent.element_labels import join_elements
 from fhir_server.consent.label_sources import Bodies, Body, LabelSource, LendingVersion, lent_class, no_bodies
 from fhir_server.consent.labeling import Labeler, LabelingResult
 from fhir_server.consent.security_labels import REPORTED_BY, is_restraint
-from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass, with_target
+from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass
 from fhir_server.resources import catalog
 from fhir_server.search import index, words
 from fhir_server.search.rows import Entry
 from fhir_server.store import IndexedRow, LabeledElement, Row, Transaction, VersionHistory, version_summary
 from fhir_server.store.version_rebase import View, rebased_history
+from fhir_server.writing.guarded_entries import guarded_class
 from fhir_server.writing.joined_labels import joined
 from fhir_server.writing.meta import INTERNAL_META
 from fhir_server.writing.path_index import PathIndex
@@ -126,23 +126,30 @@ class RowLabeler:
         apart = {str(path[0]) for path in paths if path}
         custom = (await self._parameters.all()).of(row.type)
         found = (*index.entries(row.type, value, self._base, custom), *words.entries(row.type, value, apart))
-        entries = words.merged(await self._with_guarded_classes(_with_class_ids(found, row), row, labels))
+        entries = words.merged(await self._with_guarded_classes(_with_class_ids(found, row), row))
         indexed = {entry.value[0] for entry in entries if entry.kind == "reference"}
         sources = [source for source in labels.label_sources if source not in indexed]
         own = await self._reference_entries(row, value, labels, sources)
-        return IndexedRow(row, (*entries, *versions.last_updated_entries(row), *own))
+        return IndexedRow(row, (*entries, *await self._time_entries(row), *own))
+
+    async def _time_entries(self, row: Row) -> list[Entry]:
+        """The ``_lastUpdated`` entries: for each caller, the greatest admitted one is the time that the caller reads."""
+        entries = [*versions.last_updated_entries(row)]
+        for (classes, targets), time in (version_numbers.guarded_changes(row.history) if row.history else {}).items():
+            # Who does not see from a class whether the part is visible finds the row by the change before that.
+            if key := await self._guarded_class(row, classes, targets):
+                entries.append(versions.last_updated_entry(time, await self._class_id(key)))
+        if row.history and all(time != row.updated for time, _ in version_numbers.last_changes(row.history)):
+            entries.append(versions.last_updated_entry(row.updated, await self._class_id(STORED)))
+        return entries
 
     async def _reference_entries(self, row: Row, value: dict[str, Any], labels: LabelingResult, sources: list[str]) -> list[Entry]:
-        """The entries by which the server finds rows that refer to others, and the times at which those references changed.
+        """The entries by which the server finds rows that refer to others.
 
         ``sources``: the resources from which the row inherits without an entry of a search parameter that refers to them.
         """
         internal = await self._class_id(INTERNAL) if sources else 0
-        entries = [
-            versions.last_updated_entry(time, await self._guarded_class_id(labels, classes, targets))
-            for (classes, targets), time in (version_numbers.guarded_changes(row.history) if row.history else {}).items()
-        ]
-        entries += [Entry("_depends", "reference", (target,), (), row.class_id) for target in labels.depends_on]
+        entries = [Entry("_depends", "reference", (target,), (), row.class_id) for target in labels.depends_on]
         entries += [Entry(f"_depends.{param}", "reference", (name,), (), row.class_id) for param, name in labels.owners]
         entries += [Entry("_refers", "reference", (source,), (), internal) for source in sources]
         targets = {reference.target for reference in row.guarded_references}
@@ -183,7 +190,7 @@ class RowLabeler:
         """The rows that were labeled in this transaction while ``name``, to which they refer, was not yet written."""
         return self._waiting.pop(name, set())
 
-    async def _with_guarded_classes(self, entries: list[Entry], row: Row, labels: LabelingResult) -> list[Entry]:
+    async def _with_guarded_classes(self, entries: list[Entry], row: Row) -> list[Entry]:
         """The entries; those of guarded parts with a class that only callers who see the guarding rows are admitted to.
 
         A reference that is guarded by its own target needs none: a search by it looks the target up (``search/hidden_references.py``), and
@@ -199,26 +206,16 @@ class RowLabeler:
                 own = set() if index.is_of_uri(row.type, entry.param) else {entry.value[0]}
                 around = set(guarded.overlapping(entry.path)) - own
                 if around:
-                    class_id = await self._guarded_class_id(labels, (entry.class_id,), tuple(sorted(around)))
-                    entry = msgspec.structs.replace(entry, class_id=class_id)
+                    key = await self._guarded_class(row, (entry.class_id,), tuple(sorted(around)))
+                    entry = msgspec.structs.replace(entry, class_id=await self._class_id(key or INTERNAL))
             found.append(entry)
         return found
 
-    async def _guarded_class_id(self, labels: LabelingResult, classes: tuple[int, ...], targets: tuple[str, ...]) -> int:
-        """The class of a fact that only callers who see parts of these classes and all of these rows may know."""
-        parts = [await self._class_of(class_id) for class_id in classes]
-        combined = labels.key.labels.union(*(part.labels for part in parts))
-        element = reduce(join_elements, (part.element for part in parts if not part.element.startswith("@")), "") or "*"
-        for target in targets:
-            type, _, id = target.partition("/")
-            other = await self._tx.read_unfiltered(type, id)
-            # Neither release nor the patients of another row can be told from a class.
-            if other is None or other.release_at or not set(other.patients) <= set(labels.patients):
-                return await self._class_id(INTERNAL)
-            key = await self._class_of(other.class_id)
-            combined |= key.labels
-            element = join_elements(with_target(element, key.data, type), key.element)
-        return await self._class_id(VisibilityClass(labels.key.data, combined, element))
+    async def _guarded_class(self, row: Row, classes: tuple[int, ...], targets: tuple[str, ...]) -> VisibilityClass | None:
+        """The class of a fact that only callers who see parts of these classes and all of these rows may know; None: no class says so."""
+        found = [await self._tx.read_unfiltered(*target.split("/")) for target in targets]
+        guards = [(other, await self._class_of(other.class_id)) if other else None for other in found]
+        return guarded_class((row, await self._class_of(row.class_id)), [await self._class_of(part) for part in classes], guards)
 
     async def _class_of(self, class_id: int) -> VisibilityClass:
         if class_id >= len(self._keys):

@@ -235,6 +235,20 @@ def test_specimen_takes_labels_of_a_result_that_names_it_no_longer(world: World)
             assert not world.sees(named["reference"]) and not world.sees("Specimen/another")
 
 
+@pytest.mark.parametrize("deletes", [False, True])
+def test_specimen_takes_labels_of_a_result_that_named_it_before(world: World, deletes: bool) -> None:
+    tube, result = f"Specimen/left-{deletes}", f"Observation/left-{deletes}"
+    world.put(tube, subject=TEEN, type=coded("http://snomed.info/sct", "119297000"))
+    world.put(result, **RESULT, specimen={"reference": tube})
+    if deletes:
+        world.delete(result)
+    assert world.sees(tube)
+    world.put(result, **{**RESULT, "code": loinc("56888-1")})
+    assert not world.sees(tube)
+    world.put(result, **RESULT, meta=DECLASSIFY)
+    assert world.sees(tube)
+
+
 def test_labeled_specimen_hides_its_results(world: World) -> None:
     world.put("Specimen/swab", subject=TEEN, meta={"security": [{"system": ACT, "code": "STD"}]})
     world.put("Observation/swab", **RESULT, specimen={"reference": "Specimen/swab"})

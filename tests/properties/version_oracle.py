@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
 from random import Random
 
 from fhir_server.store import VersionDigest
-from fhir_server.store.version_history import Condition
 
 CLASSES = range(5)
 TARGETS = ("A/1", "B/2", "C/3")
@@ -37,35 +34,10 @@ def _is_early(before: VersionDigest | None, digest: VersionDigest) -> bool:
     return before is not None and before.release_at > digest.updated and before.release_at > digest.release_at
 
 
-def last_changes(digests: tuple[VersionDigest, ...]) -> set[tuple[int, int]]:
-    """(time, class) of the ``_lastUpdated`` entries."""
-    parts = {part for digest in digests if digest.class_id == digests[-1].class_id for part, _ in digest.digests}
-    return {change for part in parts for change in _changes(digests, part)}
-
-
-def _changes(digests: tuple[VersionDigest, ...], part: int) -> Iterator[tuple[int, int]]:
-    newest = digests[-1]
-    text = dict(newest.digests).get(part)
-    since, later = newest.updated, newest
-    for older, newer in zip(reversed(digests[:-1]), reversed(digests), strict=False):
-        same = dict(older.digests).get(part) == text
-        if older.class_id == newest.class_id:
-            if not same or _is_early(older, later):
-                break
-            since, later = older.updated, older
-        elif not same:
-            yield newer.updated, older.class_id
-    yield since, part
-
-
-def guarded_changes(digests: tuple[VersionDigest, ...]) -> dict[Condition, int]:
-    """By condition: the latest instant at which a part changed that is visible under it."""
-    changes: dict[Condition, int] = {}
-    for older, newer in pairwise(digests):
-        if older.digests and newer.digests:
-            changed = set(older.guarded_parts) ^ set(newer.guarded_parts)
-            changes |= {(classes, targets): newer.updated for _, classes, targets in changed}
-    return changes
+def sees_unreleased(digests: tuple[VersionDigest, ...], classes: frozenset[int], released: int | None) -> bool:
+    """Whether the caller sees a version that was not released yet when a later one was, which the caller sees, too."""
+    seen = [one for one in digests if one.class_id in classes and (released is None or one.release_at <= released)]
+    return any(_is_early(before, later) for number, later in enumerate(seen) for before in seen[:number])
 
 
 def random_history(random: Random, length: int) -> tuple[VersionDigest, ...]:

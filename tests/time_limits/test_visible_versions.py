@@ -117,6 +117,22 @@ def test_hidden_version_is_not_counted(served: Served) -> None:
     assert result.known(parent)[0] == "2" and result.known(result.feed)[0] == "4"
 
 
+def test_version_outside_the_condition_of_a_scope_is_counted_and_not_shown(served: Served) -> None:
+    result = Row(served, "Observation/teen-hemoglobin")
+    app = served.app_token("parent-a", "teen", "patient/Observation.rs?category=laboratory")
+    category = served.get(result.feed, result.path).json["category"]
+    imaging = {"coding": [{**category[0]["coding"][0], "code": "imaging", "display": "Imaging"}]}
+    assert result.known(app)[::2] == ("1", ["1"])
+    result.write(category=[imaging])
+    assert served.get(app, result.path).status == 404
+    result.write(category=category)
+    version, time, listed = result.known(app)
+    assert (version, listed) == ("3", ["3", "1"]) and time == result.known(result.feed)[1]
+    answers = [served.get(app, f"{result.path}/_history/{number}").status for number in (1, 2, 3)]
+    assert answers == [200, 404, 200]
+    assert len(served.get(app, f"Observation?_id=teen-hemoglobin&_lastUpdated={time.replace('+', '%2B')}").ids()) == 1
+
+
 def test_hidden_reference_does_not_change_the_version(served: Served) -> None:
     result, parent = Row(served, "Observation/teen-hemoglobin"), served.app_token("parent-a", "teen")
     before = result.known(parent)
