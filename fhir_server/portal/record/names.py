@@ -11,14 +11,19 @@ Json = dict[str, Any]
 
 
 def with_names(value: Any, included: Mapping[str, Json]) -> Any:
-    """A copy of a JSON value in which each reference to one of the ``included`` resources has a ``display``."""
+    """A copy of a JSON value in which each reference to one of the ``included`` resources has a ``display``.
+
+    Not those to patients: that a person's visit is with this person need not be said.
+    """
     if isinstance(value, list):
         return [with_names(item, included) for item in value]
     if not isinstance(value, dict):
         return value
     copied = {name: with_names(inner, included) for name, inner in value.items()}
     target = value.get("reference")
-    if isinstance(target, str) and "display" not in value and (found := included.get(target)) and (name := name_of(found)):
+    if not isinstance(target, str) or target.startswith("Patient/") or "display" in value:
+        return copied
+    if (found := included.get(target)) and (name := name_of(found)):
         copied["display"] = name
     return copied
 
