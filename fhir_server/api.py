@@ -136,6 +136,27 @@ class FhirApi:
             spending.release()
             self._free_memory.after(size)
 
+    async def ask(self, request: Request) -> Response:
+        """Answer what a page of this server asks for a person (``request.caller``), as an app is answered: in turns, on a budget, and not
+        without a line in the audit log.  The body is whole; a Problem is its OperationOutcome.
+        """
+        assert request.caller is not None
+        line = self._turns.line(request.caller.username or request.caller.client_id)
+        spending = Budget(self._limits.budget, line.go_on, held=line.held)
+        audit = AuditContext(store_lines=self._audit_log.flush)
+        try:
+            if not self._memory.may_begin(line.held):
+                await self._memory.begin(line.held)
+            audit.with_write = self._audit_log.with_write(request, audit)
+            response = await self._in_turn(self._handle_own(request, audit), line, spending)
+        except Problem as problem:
+            response = Response(problem.status, problem.outcome())
+            problem.let_go()
+        finally:
+            spending.release()
+        response = await self._record(request, audit, response, line)
+        return Response(response.status, b"".join((response.body, *response.parts)), response.headers)
+
     async def _send(self, response: Response, scope: Scope, send: Send, line: Line) -> None:
         accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
         gzip = self._gzip if accepted and accepts_gzip(accepted.decode("latin-1")) else None
@@ -289,6 +310,9 @@ class FhirApi:
             if accepted is not None:
                 return await self._formats.answer(request, accepted, media)
         return await self._formats.answer(request, await route.handle(request, self._service, audit), media)
+
+    async def _handle_own(self, request: Request, audit: AuditContext) -> Response:
+        return await match_route(request).handle(request, self._service, audit)
 
     async def _proven(self, request: Request, sent_path: str) -> str:
         """The key that the request's proof was signed with (RFC 9449 7); "" for a request that uses no token with it.

@@ -270,7 +270,7 @@ def application(settings: Settings) -> Observed:
     for status in (404, 405, 500):
         pages.add_exception_handler(status, http_error_handler(components.smart))
     pages.include_router(routes.router(components.smart))
-    pages.include_router(portal.router(components.smart, components.service))
+    pages.include_router(portal.router(components.smart, components.service, api.ask))
     pages.include_router(linking.router(components.smart))
     pages.include_router(scim_router(components.smart))
     token = "" if settings.metrics_address else settings.metrics_token

@@ -15,6 +15,7 @@ from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import ShownRow, VisibleVersion
 from fhir_server.clock import http_date
 from fhir_server.errors import Problem
+from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import LogEntry, Transaction
 
 JSON = b"application/fhir+json; charset=utf-8"
@@ -38,6 +39,7 @@ class Request(msgspec.Struct):
     ``address``  the IP address it came from, or ""
     ``id``       the id that the answer bears (:mod:`fhir_server.request_ids`), or ""
     ``proven``   thumbprint of the key that signed a proof of this request (DPoP), or ""
+    ``caller``   who asks, in a request that a page of this server makes for a person; None: the ``Authorization`` header says it
     """
 
     method: str
@@ -49,6 +51,7 @@ class Request(msgspec.Struct):
     address: str = ""
     id: str = ""
     proven: str = ""
+    caller: Principal | None = None
 
     def preference(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""

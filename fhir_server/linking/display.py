@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from fhir_server.display import Row
 from fhir_server.linking import failures, http, link_tokens, links, persons
 from fhir_server.linking.context import ENDED, NOT_YET, SLOW, LinkEndedError, LinkingContext, SlowError, UnusableError, log_failure
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
 from fhir_server.linking.persons import RecordPerson
 from fhir_server.linking.queries import SECTIONS, Query, SectionQueries
-from fhir_server.linking.rows import Row
 from fhir_server.linking.searching import Found, Search
 from fhir_server.linking.token_endpoint import PartnerTokens
 from fhir_server.smart.accounts.users import User

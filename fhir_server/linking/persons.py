@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fhir_server.linking.rows.texts import first_text, objects, plain, texts_at
+from fhir_server.display.texts import first_text, objects, plain, texts_at
 from fhir_server.smart.core.persons import RecordChoice
 from fhir_server.web.dates import format_date
 

@@ -13,15 +13,15 @@ from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import parse_qs, urljoin, urlsplit
 
+from fhir_server.display import Row, build_row, is_withdrawn
+from fhir_server.display.texts import first_text, objects
 from fhir_server.linking import failures, http, scopes
 from fhir_server.linking.context import LinkingContext, NotYetError, SlowError, UnreachableError, log_failure
 from fhir_server.linking.failures import Failure
 from fhir_server.linking.links import Link
 from fhir_server.linking.organizations import Organization
+from fhir_server.linking.ownership import Owner, owner_of
 from fhir_server.linking.queries import Query
-from fhir_server.linking.rows import Row, build_row, is_withdrawn
-from fhir_server.linking.rows.ownership import Owner, owner_of
-from fhir_server.linking.rows.texts import first_text, objects
 from fhir_server.linking.scopes import Cover
 from fhir_server.linking.token_endpoint import PartnerTokens
 from fhir_server.smart.outbound.json_client import JsonResponse, as_text, is_callable_url, origin_of

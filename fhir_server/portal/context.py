@@ -17,7 +17,7 @@ from fhir_server.interactions.service import Service
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import records
 from fhir_server.smart.core.context import SmartContext
-from fhir_server.smart.core.persons import Person, RecordChoice, own_reference
+from fhir_server.smart.core.persons import RecordChoice, own_reference
 from fhir_server.smart.core.scopes import resource_scopes
 from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.store import Snapshot, Transaction
@@ -51,9 +51,13 @@ class PortalContext:
             return (await self.smart.charts.find(user.person(), user.subject, "", "", now)).charts
         return await self.smart.records(user.person(), now)
 
+    def caller(self, user: User, choice: RecordChoice) -> Principal:
+        """Who asks when the person opens a record."""
+        return _principal(user, choice.patient, choice.fhir_user or own_reference(user.person()))
+
     async def own_record(self, snapshot: Snapshot, user: User, now: int) -> View:
         """Return an adult's View of their own record. Raises NotYourRecordError for everyone who is not an adult patient."""
-        permissions = await self.resolver.resolve(snapshot, _principal(user, user.person()), now)
+        permissions = await self.resolver.resolve(snapshot, _principal(user, user.patient, own_reference(user.person())), now)
         if user.role != "patient" or permissions.actor is None or permissions.actor.kind != ActorKind.ADULT_SELF:
             raise NotYourRecordError
         return View(snapshot, permissions, now)
@@ -68,18 +72,19 @@ class PortalContext:
             return True
 
 
-def _principal(user: User, person: Person) -> Principal:
+def _principal(user: User, patient: str | None, fhir_user: str | None) -> Principal:
     return Principal(
         client_id="portal",
         client_kind="app",
         client_clearance=frozenset(),
         trusted_writer=False,
         username=user.username,
-        person=person,
-        patient=person.patient,
+        person=user.person(),
+        patient=patient,
         encounter=None,
         scopes=_ALL_SCOPES,
-        fhir_user=own_reference(person),
+        fhir_user=fhir_user,
         family="",
         expires=MAX_INSTANT,
+        owner=user.owner_name,
     )

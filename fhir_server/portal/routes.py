@@ -15,6 +15,8 @@ from fhir_server.portal.activation_codes import Invitation
 from fhir_server.portal.context import NotYourRecordError, PortalContext
 from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.proxy_grants import ProxyGrant
+from fhir_server.portal.record import add_record, addresses
+from fhir_server.portal.record.reading import Ask
 from fhir_server.portal.sharing import SharingFormError
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.smart import demo
@@ -22,6 +24,7 @@ from fhir_server.smart.accounts import account_events, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
+from fhir_server.smart.core.persons import RecordChoice
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
 from fhir_server.web.dates import format_instant, format_instant_date
 
@@ -47,12 +50,16 @@ class PortalPages:
         if session is None:
             return page_handlers.render(self.smart, "welcome.html", fhir_base=self.smart.fhir_base, apps=self._apps_to_try())
         now = self.smart.now()
-        records = await self.context.records(session.user, now)
+        records = [(self._address(session.user, record), record) for record in await self.context.records(session.user, now)]
         may_share = await self.context.may_share(session.user, now)
         events = await account_events.list_events(self.smart.store, session.user, now)
         changes = describe_events(account_events.changes_since_last_sign_in(events), self.smart.zone)
         view: dict[str, Any] = {"records": records, "may_share": may_share, "changes": changes, "apps": self._apps_to_try()}
         return page_handlers.render(self.smart, "start.html", session=session, **view)
+
+    def _address(self, user: User, record: RecordChoice) -> str:
+        """Where the record is opened; "" for a clinician's charts, which are opened from a list of their own."""
+        return f"{addresses.PATH}/{addresses.key_of(self.smart, user, record.patient)}" if user.role == "patient" else ""
 
     def _apps_to_try(self) -> tuple[tuple[str, str, str], ...]:
         return demo.APPS_TO_TRY if self.smart.is_demo else ()
@@ -227,8 +234,8 @@ class PortalPages:
         )
 
 
-def router(smart: SmartContext, service: Service) -> APIRouter:
-    """Build the routes of all portal pages."""
+def router(smart: SmartContext, service: Service, ask: Ask) -> APIRouter:
+    """Build the routes of all portal pages.  ``ask`` answers FHIR requests that pages make for people."""
     context = PortalContext(smart, service, PermissionResolver(service.policy, service.base))
     pages = PortalPages(context)
     routes = APIRouter(include_in_schema=False)
@@ -247,6 +254,7 @@ def router(smart: SmartContext, service: Service) -> APIRouter:
         "/apps/all": ("/apps", pages.end_all_apps),
     }
     add_charts(routes, context)
+    add_record(routes, context, ask)
     add_account(routes, smart)
     for path, (page, handler) in forms.items():
         routes.add_api_route(path, page_handlers.form_handler(smart, page, handler), methods=["POST"])

@@ -24,7 +24,7 @@ class House(World):
         super().__init__()
         smart = self.made.smart
         self.app.include_router(linking.router(smart))
-        rooms = (routes.router(smart), portal.router(smart, self.made.service), linking.router(smart))
+        rooms = (routes.router(smart), portal.router(smart, self.made.service, self.api.ask), linking.router(smart))
         self.routes = [route for room in rooms for route in room.routes if isinstance(route, APIRoute)]
 
     def paths(self, method: str) -> list[str]:
@@ -37,7 +37,16 @@ class House(World):
 
     def pages(self) -> list[str]:
         """The URLs that answer GET, for browsers or programs."""
-        varying = {"{id}": "x", "{patient}": "adult", "{name}": "style.css", "{client_id}": "x"}
+        varying = {
+            "{id}": "x",
+            "{key}": "x",
+            "{section}": "results",
+            "{kind}": "documents",
+            "{number}": "0",
+            "{patient}": "adult",
+            "{name}": "style.css",
+            "{client_id}": "x",
+        }
         found = []
         for path in self.paths("GET"):
             for name, value in varying.items():

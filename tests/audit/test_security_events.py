@@ -31,7 +31,7 @@ class Journaled(Whole):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.app._pages.include_router(portal.router(self.smart, self.served.parts.service))  # type: ignore[attr-defined]
+        self.app._pages.include_router(portal.router(self.smart, self.served.parts.service, self.served.api.ask))  # type: ignore[attr-defined]
 
     def lines(self) -> list[tuple[int, bytes]]:
         self.served.run(self.served.parts.auditor.flush())

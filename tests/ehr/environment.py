@@ -28,8 +28,9 @@ class Ehr:
         self.store, self.smart = made.store, made.smart
         self.app = FastAPI()
         self.app.include_router(routes.router(made.smart))
-        self.app.include_router(portal.router(made.smart, made.service))
-        self.app.mount("/fhir", wiring.fhir_api(made))
+        api = wiring.fhir_api(made)
+        self.app.include_router(portal.router(made.smart, made.service, api.ask))
+        self.app.mount("/fhir", api)
 
     def visitor(self, username: str = "clinician") -> Visitor:
         visitor = Visitor(self)

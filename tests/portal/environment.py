@@ -121,8 +121,9 @@ class World:
         asyncio.run(self._fill(_accounts()))
         self.app = FastAPI()
         self.app.include_router(routes.router(smart))
-        self.app.include_router(portal.router(smart, made.service))
-        self.app.mount("/fhir", wiring.fhir_api(self.made))
+        self.api = wiring.fhir_api(self.made)
+        self.app.include_router(portal.router(smart, made.service, self.api.ask))
+        self.app.mount("/fhir", self.api)
 
     async def _fill(self, accounts: tuple[tuple[str, bytes], ...]) -> None:
         for name, record in accounts:

@@ -186,7 +186,7 @@ def test_required_second_factor_can_be_replaced_but_not_removed(world: World) ->
     smart = replace(world.made.smart, second_factor=frozenset({"clinician"}))
     world.app = FastAPI()
     world.app.include_router(routes.router(smart))
-    world.app.include_router(portal.router(smart, world.made.service))
+    world.app.include_router(portal.router(smart, world.made.service, world.api.ask))
     here, _ = sign_in(world, "clinician", demo.PASSWORD)
     seed = seed_on(here.get("/sign-in/second"))
     here.send("/sign-in/second", "/sign-in/second", code=one_time(seed, world.clock()))

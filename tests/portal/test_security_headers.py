@@ -49,7 +49,7 @@ def served() -> Iterator[Served]:
 def origin(served: Served) -> RootApp:
     pages = FastAPI()
     made = served.parts
-    for router in (routes.router(made.smart), portal.router(made.smart, made.service), linking.router(made.smart)):
+    for router in (routes.router(made.smart), portal.router(made.smart, made.service, served.api.ask), linking.router(made.smart)):
         pages.include_router(router)
     return RootApp(served.api, pages, served.settings.origin)
 

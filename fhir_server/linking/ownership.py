@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fhir_server.linking.rows.texts import objects
+from fhir_server.display.texts import objects
 
 _SUBJECTS: Final = ("subject", "patient")  # DSTU2 has ``patient`` where R4 has ``subject``
 

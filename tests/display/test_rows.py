@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from fhir_server.display import TYPES, build_row, is_withdrawn
+from fhir_server.display.texts import MAX_TEXT, plain
 from fhir_server.linking import queries
-from fhir_server.linking.rows import TYPES, build_row, is_withdrawn
-from fhir_server.linking.rows.ownership import Owner, owner_of
-from fhir_server.linking.rows.texts import MAX_TEXT, plain
-from tests.linking.row_samples import SAMPLES, Sample, observation
+from fhir_server.linking.ownership import Owner, owner_of
+from fhir_server.portal.record.sections import SECTIONS
+from tests.display.row_samples import SAMPLES, Sample, observation
 
 JUNK: list[Any] = [
     None,
@@ -57,8 +58,8 @@ def test_unexpected_remote_values_become_plain_text(type: str, junk: Any) -> Non
     assert owner_of(resource, "adult", "https://north.example/fhir") is not Owner.LINKED
 
 
-def test_every_type_that_is_asked_for_has_a_row() -> None:
-    assert set(TYPES) == set(queries.TYPES)
+def test_every_type_that_pages_list_has_a_row() -> None:
+    assert set(TYPES) >= set(queries.TYPES) | {listing.type for section in SECTIONS for listing in section.listings}
 
 
 def test_quantity_keeps_its_decimal_digits() -> None:

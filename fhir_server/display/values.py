@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from fhir_server.linking.rows.texts import first_text, number, objects, plain, text_of
+from fhir_server.display.texts import first_text, number, objects, plain, text_of
 from fhir_server.web.dates import format_date
 
 UNREADABLE: Final = "a value that cannot be shown here"
@@ -57,6 +57,13 @@ def quantity(value: object) -> str:
     unit = plain(value.get("unit")) or plain(value.get("code"))
     words = f"{amount} {unit}".strip()
     return f"{sign} {words}" if sign else words
+
+
+def money(value: object) -> str:
+    """Format a Money: ``12.50 USD``."""
+    amount = number(value.get("value")) if isinstance(value, dict) else ""
+    currency = plain(value.get("currency")) if isinstance(value, dict) else ""
+    return f"{amount} {currency}".strip() if amount else UNREADABLE
 
 
 def value_range(value: object) -> str:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_server.linking.rows import statuses, values
-from fhir_server.linking.rows.medicines import name_medicine
-from fhir_server.linking.rows.shapes import SHAPES, Shape
-from fhir_server.linking.rows.texts import first_code, first_text, objects, plain, values_at
+from fhir_server.display import statuses, values
+from fhir_server.display.medicines import name_medicine
+from fhir_server.display.shapes import SHAPES, Shape
+from fhir_server.display.texts import first_code, first_text, objects, plain, values_at
 from fhir_server.web.dates import format_date
 
 _DATE: Final = re.compile(r"\d{4}(-\d\d){0,2}", re.ASCII)
 _NOT_NAMED: Final = "No description"
-_UNKNOWN_CHANGE: Final = "The other health system marked this entry in a way that may change its meaning and that cannot be shown here"
+_UNKNOWN_CHANGE: Final = "This entry is marked in a way that may change its meaning and that cannot be shown here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ _NEGATIONS: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] =
 _TAKEN: Final = {"n": "Not taken", "unk": "Not known whether it is taken", "na": "Whether it is taken does not apply"}
 # Quantities of vaccinations, administrations and dispenses
 _QUANTITIES: Final = (("dosage.dose", "Dose"), ("dosage.quantity", "Dose"), ("doseQuantity", "Dose"), ("quantity", "Amount"))
-# What is read on the other system's pages
+# What is no text, and so no part of a row
 _FILES: Final = {
     "DiagnosticReport": ("presentedForm", "The report itself cannot be shown here"),
     "DocumentReference": ("content", "The document itself cannot be shown here"),
@@ -78,8 +78,14 @@ _WISHES: Final = {
 }
 
 
-def build_row(resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]] | None = None) -> Row:
-    """Format a resource of a type in :data:`shapes.TYPES`.  ``included``: resources of the same answer by ``Type/id``."""
+def build_row(
+    resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]] | None = None, *, files_elsewhere: bool = False
+) -> Row:
+    """Format a resource of a type in :data:`shapes.TYPES`.
+
+    ``included``         resources of the same answer by ``Type/id``
+    ``files_elsewhere``  whether the page offers the resource's files beside the row; otherwise the row says that they are missing
+    """
     type = str(resource["resourceType"])
     shape = SHAPES[type]
     name = name_medicine(resource, included or {}) if type.startswith("Medication") else _name(resource, shape)
@@ -87,7 +93,8 @@ def build_row(resource: Mapping[str, Any], included: Mapping[str, Mapping[str, A
     negated = list(dict.fromkeys(words or not_done for applies, words in _NEGATIONS if applies(resource)))
     date = _DATE.match(next(filter(None, (first_text(resource, path) for path in shape.dates)), ""))
     what = f"{' and '.join(negated)}: {name}" if negated else name
-    return Row(what, _standing(resource), tuple(dict.fromkeys(_details(resource, shape))), date.group() if date else "")
+    details = tuple(dict.fromkeys((*_details(resource, shape), *(() if files_elsewhere else _missing_files(resource)))))
+    return Row(what, _standing(resource), details, date.group() if date else "")
 
 
 def _name(resource: Mapping[str, Any], shape: Shape) -> str:
@@ -98,7 +105,7 @@ def _name(resource: Mapping[str, Any], shape: Shape) -> str:
 
 
 def is_withdrawn(resource: Mapping[str, Any]) -> bool:
-    """Whether the other system says that the resource was entered in error, in any of its statuses."""
+    """Whether the resource was entered in error, as any of its statuses says."""
     return statuses.WITHDRAWN in (
         first_code(resource, "status"),
         *_all_codes(resource, "clinicalStatus", "verificationStatus", "docStatus"),
@@ -132,6 +139,10 @@ def _details(resource: Mapping[str, Any], shape: Shape) -> Iterator[str]:
     for label, paths in shape.details:
         if text := first_text(resource, *paths):
             yield f"{label}: {text}" if label else text
+    for label, path in shape.amounts:
+        for amount in values_at(resource, path):
+            if amount is not None:
+                yield f"{label}: {values.money(amount)}"
     for path, label in _QUANTITIES:
         for amount in values_at(resource, path):
             if amount is not None:
@@ -146,14 +157,17 @@ def _details(resource: Mapping[str, Any], shape: Shape) -> Iterator[str]:
     for name in ("occurrence", "performed"):
         if text := _time(resource, name):
             yield f"When: {text}"
-    file, words = _FILES.get(str(resource["resourceType"]), ("", ""))
-    if file and file in resource:
-        yield words
     for note in objects(resource.get("note")):
         if text := plain(note.get("text")):
             yield f"Note: {text}"
     if comment := plain(resource.get("comments")) or plain(resource.get("comment")):
         yield f"Note: {comment}"
+
+
+def _missing_files(resource: Mapping[str, Any]) -> Iterator[str]:
+    file, words = _FILES.get(str(resource["resourceType"]), ("", ""))
+    if file and file in resource:
+        yield words
 
 
 def _course(resource: Mapping[str, Any]) -> Iterator[str]:

@@ -9,11 +9,15 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Where a type has its name, its dates and its details: (label, paths); in each, the first path with a value is used."""
+    """Where a type has its name, its dates and its details: (label, paths); in each, the first path with a value is used.
+
+    ``amounts``  (label, path) of amounts of money
+    """
 
     name: tuple[str, ...]
     dates: tuple[str, ...]
     details: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    amounts: tuple[tuple[str, str], ...] = ()
 
 
 _DOSE: Final = ("dosageInstruction.text", "dosageInstruction.patientInstruction")
@@ -101,6 +105,45 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "description", "content.attachment.title", "category", "class"),
         ("date", "created", "indexed"),
         (("Description", ("description",)), ("Author", ("author",))),
+    ),
+    "Goal": Shape(
+        ("description",),
+        ("startDate", "statusDate"),
+        (
+            ("Target", ("target.detailString", "target.detailCodeableConcept")),
+            ("By", ("target.dueDate",)),
+            ("Set by", ("expressedBy",)),
+            ("Reason for the status", ("statusReason",)),
+        ),
+    ),
+    "CarePlan": Shape(
+        ("title", "category"),
+        ("period.start", "created"),
+        (("", ("description",)), ("Steps", ("activity.detail.description", "activity.detail.code", "activity.reference.display"))),
+    ),
+    "FamilyMemberHistory": Shape(
+        ("relationship",), ("date",), (("", ("name",)), ("Health issues", ("condition.code",)), ("Reason", ("reasonCode",)))
+    ),
+    "Coverage": Shape(
+        ("type", "class.name", "class.value"),
+        ("period.start",),
+        (
+            ("Insurer", ("payor",)),
+            ("Member number", ("subscriberId", "identifier.value")),
+            ("Plan", ("class.name", "class.value")),
+            ("Until", ("period.end",)),
+        ),
+    ),
+    "Account": Shape(("name", "type"), ("servicePeriod.start",), (("", ("description",)), ("Until", ("servicePeriod.end",)))),
+    "Invoice": Shape(
+        ("type", "identifier.value"), ("date",), (("To pay by", ("paymentTerms",)),), (("Total", "totalGross"), ("Net", "totalNet"))
+    ),
+    "ChargeItem": Shape(("code",), ("occurrenceDateTime", "occurrencePeriod.start", "enteredDate"), (), (("Price", "priceOverride"),)),
+    "ExplanationOfBenefit": Shape(
+        ("type",),
+        ("created", "billablePeriod.start"),
+        (("Insurer", ("insurer",)), ("Provider", ("provider",)), ("", ("disposition",))),
+        (("Paid by the insurer", "payment.amount"),),
     ),
 }
 TYPES: Final = tuple(SHAPES)

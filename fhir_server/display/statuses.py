@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from fhir_server.linking.rows.texts import first_code
+from fhir_server.display.texts import first_code
 
 WITHDRAWN: Final = "entered-in-error"
 _ORDER: Final = {
@@ -154,6 +154,70 @@ _DOCUMENT_TEXT: Final = {
     "deprecated": "no longer valid",
     "unknown": "not known whether it is final",
 }
+_GOAL: Final = {
+    "proposed": "Proposed",
+    "planned": "Planned",
+    "accepted": "Agreed",
+    "active": "Active",
+    "on-hold": "On hold",
+    "completed": "Completed",
+    "cancelled": "Canceled",
+    "rejected": "Rejected",
+}
+_ACHIEVED: Final = {
+    "in-progress": "in progress",
+    "improving": "improving",
+    "worsening": "getting worse",
+    "no-change": "no change",
+    "achieved": "achieved",
+    "sustaining": "achieved and kept",
+    "not-achieved": "not achieved",
+    "no-progress": "no progress",
+    "not-attainable": "cannot be achieved",
+}
+_PLAN: Final = {
+    "draft": "Draft",
+    "active": "Active",
+    "on-hold": "On hold",
+    "revoked": "Canceled",
+    "completed": "Completed",
+    "unknown": "Status not known",
+}
+_FAMILY: Final = {
+    "partial": "Not complete",
+    "completed": "Recorded",
+    "health-unknown": "Health not known",
+}
+_COVERAGE: Final = {
+    "active": "Active",
+    "cancelled": "Canceled: no longer valid",
+    "draft": "Not active yet",
+}
+_ACCOUNT: Final = {
+    "active": "Open",
+    "inactive": "Closed",
+    "on-hold": "On hold",
+    "unknown": "Status not known",
+}
+_INVOICE: Final = {
+    "draft": "Not sent yet",
+    "issued": "Sent",
+    "balanced": "Settled",
+    "cancelled": "Canceled: not to be paid",
+}
+_CHARGE: Final = {
+    "planned": "Planned",
+    "billable": "Not billed yet",
+    "not-billable": "Not billed",
+    "aborted": "Canceled",
+    "billed": "Billed",
+    "unknown": "Status not known",
+}
+_BENEFIT: Final = {
+    "active": "Decided",
+    "cancelled": "Canceled",
+    "draft": "Not decided yet",
+}
 _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "AllergyIntolerance": _CLINICAL,
     "Condition": _CLINICAL,
@@ -171,13 +235,26 @@ _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Procedure": _PROCEDURE,
     "DiagnosticReport": _REPORT,
     "DocumentReference": _DOCUMENT,
+    "Goal": _GOAL,
+    "CarePlan": _PLAN,
+    "FamilyMemberHistory": _FAMILY,
+    "Coverage": _COVERAGE,
+    "Account": _ACCOUNT,
+    "Invoice": _INVOICE,
+    "ChargeItem": _CHARGE,
+    "ExplanationOfBenefit": _BENEFIT,
 }
-_PLACES: Final = {"AllergyIntolerance": ("clinicalStatus", "status"), "Condition": ("clinicalStatus",)}
+_PLACES: Final = {
+    "AllergyIntolerance": ("clinicalStatus", "status"),
+    "Condition": ("clinicalStatus",),
+    "Goal": ("lifecycleStatus",),
+}
 # What a type has beside its status: the element, its words, and what a code without words is called
 _SECOND: Final = {
     "AllergyIntolerance": ("verificationStatus", _VERIFIED, "verification status"),
     "Condition": ("verificationStatus", _VERIFIED, "verification status"),
     "DocumentReference": ("docStatus", _DOCUMENT_TEXT, "document status"),
+    "Goal": ("achievementStatus", _ACHIEVED, "progress"),
 }
 _NONE: Final[tuple[str, Mapping[str, str], str]] = ("", {}, "")
 

@@ -134,7 +134,7 @@ SAMPLES = [
     )),
     Sample(
         "modifier", observation(valueInteger=1, modifierExtension=[{"url": "x"}]), "LDL", "Final",
-        ("The other health system marked this entry in a way that may change its meaning and that cannot be shown here", "1"),
+        ("This entry is marked in a way that may change its meaning and that cannot be shown here", "1"),
     ),
     # statuses of results
     _status("Observation", "registered", "Not available yet"),
@@ -192,7 +192,7 @@ SAMPLES = [
     Sample(
         "medicine by reference alone",
         {"resourceType": "MedicationRequest", "status": "active", "medicationReference": {"reference": "Medication/9"}},
-        "A medicine that the other health system did not name", "Active",
+        "A medicine without a name", "Active",
     ),
     # health issues
     _status("Condition", None, "Active, confirmed", what="Asthma", code={"text": "Asthma"}, clinicalStatus=coded("active"),

@@ -1,4 +1,4 @@
-"""Reads texts out of another system's JSON: single lines, without characters that change how a page is read."""
+"""Reads texts out of a resource: single lines, without characters that change how a page is read."""
 
 from __future__ import annotations
 

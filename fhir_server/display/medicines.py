@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fhir_server.linking.rows.texts import first_text, objects, plain
+from fhir_server.display.texts import first_text, objects, plain
 
-_NOT_NAMED: Final = "A medicine that the other health system did not name"
+_NOT_NAMED: Final = "A medicine without a name"
 # ``medication`` alone is R5's CodeableReference
 _DIRECT: Final = ("medicationCodeableConcept", "medication.concept", "medicationReference.display", "medication.reference.display")
 _MEDICATION: Final = (

@@ -1,0 +1,90 @@
+"""What the lists of a record show: rows, measured values, reports with their values, documents with their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fhir_server.consent.security_labels import REPORTED_BY
+from fhir_server.display import Row, build_row, values
+from fhir_server.display.texts import first_text, objects, plain
+from fhir_server.portal.record.names import Json, with_names
+from fhir_server.portal.record.reading import Found
+
+_CORRECTED: Final = ("amended", "corrected", "appended")
+_VALUE: Final = "Observation/"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a document: its number among the document's, and its title."""
+
+    number: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A resource in a list.
+
+    ``id``        its logical id
+    ``row``       what it says
+    ``found``     what was measured, one text each; ``range``: the reference ranges
+    ``notes``     comments
+    ``members``   the values of a report
+    ``files``     what can be downloaded
+    ``reported``  whether a patient or a proxy said it, not the practice
+    """
+
+    id: str
+    row: Row
+    found: tuple[str, ...] = ()
+    range: str = ""
+    notes: tuple[str, ...] = ()
+    is_corrected: bool = False
+    members: tuple[Item, ...] = ()
+    files: tuple[File, ...] = ()
+    reported: bool = False
+
+
+def items(found: Found) -> Iterator[Item]:
+    """The matches of a search."""
+    for resource in found.resources:
+        yield item(resource, found.included)
+
+
+def item(resource: Json, included: Mapping[str, Json]) -> Item:
+    """One resource; ``included``: those of the same answer by ``Type/id``."""
+    named = with_names(resource, included)
+    row = build_row(named, included, files_elsewhere=True)
+    type, id, reported = resource["resourceType"], str(resource["id"]), _is_reported(resource)
+    if type == "Observation":
+        notes = tuple(filter(None, (plain(note.get("text")) for note in objects(resource.get("note")))))
+        found, is_corrected = tuple(values.results(named)), resource.get("status") in _CORRECTED
+        return Item(id, row, found, values.reference_ranges(named), notes, is_corrected, reported=reported)
+    if type == "DiagnosticReport":
+        targets = [plain(each.get("reference")) for each in objects(resource.get("result"))]
+        members = tuple(item(included[target], included) for target in targets if target.startswith(_VALUE) and target in included)
+        return Item(id, row, members=members, files=tuple(_files(objects(resource.get("presentedForm")))), reported=reported)
+    if type == "DocumentReference":
+        return Item(id, row, files=tuple(_files(attachments(resource))), reported=reported)
+    return Item(id, row, reported=reported)
+
+
+def attachments(resource: Mapping[str, Any]) -> list[Json]:
+    """The attachments of a document or a report, in order."""
+    if resource["resourceType"] == "DiagnosticReport":
+        return objects(resource.get("presentedForm"))
+    return [found for content in objects(resource.get("content")) for found in objects(content.get("attachment"))]
+
+
+def _files(found: list[Json]) -> Iterator[File]:
+    for number, attachment in enumerate(found):
+        if "data" in attachment or plain(attachment.get("url")).startswith("Binary/"):
+            yield File(number, first_text(attachment, "title") or "Document")
+
+
+def _is_reported(resource: Mapping[str, Any]) -> bool:
+    tags = resource.get("meta", {}).get("tag", ())
+    return any(tag.get("system") == REPORTED_BY for tag in tags)
