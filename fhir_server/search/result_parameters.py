@@ -110,6 +110,18 @@ def _malformed(name: str, value: str, reason: str) -> Problem:
     return Problem("invalid", f"The search parameter {name!r} cannot have the value {value!r}: {reason}.")
 
 
+def _contained(controls: ResultParameters, value: str) -> list[str]:
+    """``_contained``.  To leave out "true" in silence would answer another question, also if handling is lenient."""
+    if _one_of("_contained", value, ("false", "true", "both")) != "false":
+        raise Problem("invalid", "Contained resources are not searched: '_contained' can only be false. Search for what contains them.")
+    return [value]
+
+
+def _contained_type(controls: ResultParameters, value: str) -> list[str]:
+    """``_containedType``, which says what is returned of contained resources that are found, and so has no effect."""
+    return [_one_of("_containedType", value, ("container", "contained"))]
+
+
 def _elements(controls: ResultParameters, value: str) -> list[str]:
     controls.elements = tuple(value.split(","))
     if not all(name.isidentifier() for name in controls.elements):
@@ -195,6 +207,8 @@ _INCLUDES: Final = {"_include": _include, "_revinclude": _revinclude}
 _ITERATE: Final = frozenset({"iterate", "recurse"})  # the name in STU3, which R4 keeps as a synonym
 
 _HANDLERS: Final[dict[str, _Handler]] = {
+    "_contained": _contained,
+    "_containedType": _contained_type,
     "_count": _count,
     "_elements": _elements,
     "_format": _ignore,
