@@ -99,12 +99,6 @@ def a_chained_sort_key_leads_to_hidden_rows(patch: Patch) -> None:
 
 
 @leak("C06")
-def a_chained_sort_key_follows_hidden_references(patch: Patch) -> None:
-    exact = match._values_through
-    patch.setattr(match, "_values_through", lambda step, row, _, others: exact(step, row, AnyClass(), others))
-
-
-@leak("C06")
 def rows_of_several_patients_stand_with_the_first_of_them(patch: Patch) -> None:
     patch.setattr(Visibility, "limited_to_patients", property(lambda self: False))
 

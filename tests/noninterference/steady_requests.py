@@ -61,6 +61,6 @@ class SteadyRequests(Criteria, ImportRequests):
                 if name in self._probes.shown_ids:
                     target, _, id = name.partition("/")
                     asks.append(Ask.get("chained", type, [(f"{param}:{target}._id", id)]))
-                    asks.append(Ask.get("sort", type, [("_sort", f"{param}:{target}._id"), ("_count", "1")]))
+                    asks += [Ask.get("sort", type, [("_sort", f"{sign}{param}:{target}._id"), ("_count", "1")]) for sign in ("", "-")]
                     asks.append(Ask.get("chained", target, [(f"_has:{type}:{param}:_lastUpdated", "ge2000"), ("_id", id)]))
         return asks
