@@ -176,7 +176,8 @@ def _sort_value(key: SortKey, row: SearchableRow, classes: Classes, others: Othe
         values = [entry.value[place] for entry in _entries(row, key.param, classes) if entry.kind == key.kind]
     if not values:
         return None
-    return max(values) if key.by_greatest else min(values)
+    best: Scalar = max(values) if key.by_greatest else min(values)
+    return best
 
 
 def _values_through(step: SortStep, row: SearchableRow, classes: Classes, others: OtherRows | None) -> Iterable[Scalar]:
