@@ -23,6 +23,7 @@ from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.errors import Problem
 from fhir_server.search import code_sets, hidden_references, match, steps
 from fhir_server.search.filters import EVERYTHING, Filter, IdIs
+from fhir_server.search.limits import MAX_CHAIN_SORTED, require_few_to_sort
 from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
 from fhir_server.smart.core.scopes import INTERACTIONS
@@ -195,12 +196,17 @@ class View:
     ) -> VisiblePage:
         """At most ``limit`` visible rows that match ``where``, in order.
 
-        Raises Problem ``forbidden`` without a search scope, and ``invalid`` if the caller may not ask ``where`` or ``sort``.
+        Raises Problem ``forbidden`` without a search scope, and ``invalid`` if the caller may not ask ``where`` or ``sort``, or if more
+        rows match than can be sorted by a chained key.
         """
         self.permissions.require(type, "s")
         where = await self._require_answerable(type, where, sort)
+        sort = await steps.sort_with_visibilities(sort, self._visibility_of_step)
         await self._look_up_referred(type, visible_parts.ids_in(where))
-        page = await self._snapshot.find(type, where, self._visibility(type, "s"), sort=sort, limit=limit, after=after)
+        visibility = self._visibility(type, "s")
+        if any(key.steps for key in sort):
+            require_few_to_sort(await self._snapshot.count(type, where, visibility, most=MAX_CHAIN_SORTED + 1))
+        page = await self._snapshot.find(type, where, visibility, sort=sort, limit=limit, after=after)
         return VisiblePage(await self._visible_versions(page.rows), page.next, page.total)
 
     async def count(self, type: str, where: Filter) -> int:

@@ -60,7 +60,7 @@ class SubscriptionSearch:
         self, where: Filter, sort: tuple[SortKey, ...], limit: int | None = None, after: Position | None = None
     ) -> tuple[Sequence[SearchableRow], dict[str, VisibleVersion]]:
         self._view.permissions.require(TYPE, "s")
-        if any(True for _ in steps(where)):
+        if any(True for _ in steps(where)) or any(key.steps for key in sort):
             raise Problem("invalid", "Subscriptions are not searched by chains or _has.")
         where = AllOf((await self._view.with_codes(where), self._view.permissions.scope_condition(TYPE, "s")))
         versions = {stored.id: stored.version() for stored in await own(self._view)}

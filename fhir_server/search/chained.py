@@ -83,19 +83,29 @@ def condition(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     return _reverse(type, name, rest, count) if _code(name) == HAS else _forward(type, name, rest, count)
 
 
-def _forward(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
-    head, _, tail = name.partition(".")
+def leads(type: str, head: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parameters whose entries a step reads, and the types to which it may lead, by ``reference`` or ``reference:Type``.
+
+    Raises NotInTypeError if there is no such step.
+    """
+    if type == _NOT_FOLLOWED:
+        raise NotInTypeError(f"{type} supports neither chained parameters nor _has.")
     code, colon, named = head.partition(":")
     reference = _reference(type, code)
     if colon and named not in reference.targets:
         raise NotInTypeError(f"The parameter {code!r} of {type} does not refer to {named!r}.")
-    types = tuple(one for one in ((named,) if colon else dict.fromkeys(reference.targets)) if one != _NOT_FOLLOWED)
-    params = reference.indexed_as.params
+    types = (named,) if colon else dict.fromkeys(reference.targets)
+    return reference.indexed_as.params, tuple([one for one in types if one != _NOT_FOLLOWED])
+
+
+def _forward(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
+    head, _, tail = name.partition(".")
+    params, types = leads(type, head)
     steps: list[Filter] = []
     missing: NotInTypeError | None = None
     for target in types:
         parameter(target, _code(tail))  # refused if it is not ready: the other types alone would be an answer in part
-        if not colon and _code(tail) not in (HAS, LIST, *words.parameters(target), *parameters(target), *composites(target)):
+        if ":" not in head and _code(tail) not in (HAS, LIST, *words.parameters(target), *parameters(target), *composites(target)):
             continue
         count.add(len(params))
         try:

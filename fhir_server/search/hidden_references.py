@@ -58,11 +58,14 @@ def limit_to_visible(where: Filter, visible: frozenset[str]) -> Filter:
 def require_answerable(type: str, where: Filter, sort: tuple[SortKey, ...]) -> None:
     """Reject ``:missing`` and ``_sort`` by a parameter whose targets may be hidden, independently of the stored data.
 
-    The same holds for the conditions of steps.  Raises Problem ``invalid``.
+    The same holds for the conditions of steps, and for the last parameter of a chained sort key.  Raises Problem ``invalid``.
     """
     for step in steps(where):
         _require_answerable(step.type, set(_present(step.where)))
-    _require_answerable(type, {*_present(where), *(key.param for key in sort)})
+    _require_answerable(type, set(_present(where)))
+    for key in sort:
+        for source, param in key.sources(type):
+            _require_answerable(source, {param})
 
 
 def _require_answerable(type: str, params: set[str]) -> None:

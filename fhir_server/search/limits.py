@@ -19,6 +19,8 @@ MAX_STEPS: Final = 30
 MAX_STEP_ROWS: Final = 10_000
 """Rows that one step may lead to in a store that looks up the rows of a step before the search (MongoDB)."""
 MAX_SORT_KEYS: Final = 10
+MAX_CHAIN_SORTED: Final = 10_000
+"""Rows that a search with a chained sort key may find: the values of each are looked up in other rows."""
 MAX_CONTAINED: Final = 8000
 """Characters of a text to look for inside others."""
 
@@ -55,3 +57,10 @@ def require_few_steps(number: int) -> None:
             f"Chained parameters and _has may have at most {MAX_STEPS} steps in one search, counting each type to which a reference may "
             "lead. Name the type, as in subject:Patient.name.",
         )
+
+
+def require_few_to_sort(found: int) -> None:
+    """Raises Problem ``invalid`` for more rows than can be sorted by a chained key."""
+    if found > MAX_CHAIN_SORTED:
+        text = f"The search finds more than {MAX_CHAIN_SORTED} resources, which cannot be sorted by a chained parameter. Narrow it."
+        raise Problem("invalid", text)

@@ -1,7 +1,6 @@
 """Evaluates the condition language in memory.  It defines the meaning to which every store must conform.
 
 No function reads an entry whose class is not admitted, so hidden data cannot change an answer, an order or a page.
-http://hl7.org/fhir/R4/search.html#prefix defines the prefixes on intervals.
 """
 
 from __future__ import annotations
@@ -11,43 +10,12 @@ from functools import cmp_to_key
 from typing import Any, Protocol
 
 from fhir_server.errors import Problem
-from fhir_server.search.filters import (
-    URL_ENDS,
-    AllOf,
-    AnyOf,
-    DateIs,
-    Filter,
-    Has,
-    IdIs,
-    NearTo,
-    Not,
-    OfPatient,
-    Predicate,
-    Present,
-    QuantityIs,
-    ReferredBy,
-    RefersTo,
-    RefersToMatch,
-    TextIs,
-    TokenIs,
-    UnderUrl,
-    WordIs,
-)
-from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, Scalar, SearchableRow, SortKey
+from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, IdIs, Not, OfPatient, Present, ReferredBy, RefersTo, RefersToMatch
+from fhir_server.search.predicates import KIND, passes
+from fhir_server.search.rows import STALE_LINK, Entry, Position, RowEntries, Scalar, SearchableRow, SortKey, SortStep
 from fhir_server.search.visibility import Visibility, VisibilityClause
 
 Classes = frozenset[int]
-
-_KIND: dict[type, str] = {
-    TokenIs: "token",
-    RefersTo: "reference",
-    UnderUrl: "reference",
-    TextIs: "string",
-    WordIs: "words",
-    NearTo: "position",
-    DateIs: "date",
-    QuantityIs: "quantity",
-}
 
 
 class OtherRows(Protocol):
@@ -67,10 +35,10 @@ def matches(filter: Filter, row: SearchableRow, classes: Classes, others: OtherR
     """
     match filter:
         case Has(param, test):
-            kind = _KIND.get(type(test))
+            kind = KIND.get(type(test))
             if kind is None:
                 raise TypeError(f"not a predicate: {test!r}")
-            return any(e.kind == kind and _passes(test, e) for e in _entries(row, param, classes))
+            return any(e.kind == kind and passes(test, e) for e in _entries(row, param, classes))
         case Present(param, kind):
             return any(e.kind == kind for e in _entries(row, param, classes))
         case IdIs(ids):
@@ -95,9 +63,13 @@ def _each(parts: tuple[Filter, ...], row: SearchableRow, classes: Classes, other
     return [matches(part, row, classes, others) for part in parts]
 
 
-def _names_match(step: RefersToMatch, entry: Entry, others: OtherRows) -> bool:
+def _named(type: str, entry: Entry, others: OtherRows) -> SearchableRow | None:
     name = str(entry.value[0]) if entry.kind == "reference" else ""
-    other = others.named(name) if name.startswith(step.type + "/") else None
+    return others.named(name) if name.startswith(type + "/") else None
+
+
+def _names_match(step: RefersToMatch, entry: Entry, others: OtherRows) -> bool:
+    other = _named(step.type, entry, others)
     return other is not None and step.visibility is not None and matches_visible(step.visibility, other, step.where, others)
 
 
@@ -132,7 +104,8 @@ def search(
 
     If the visibility is limited to patients, the place is only the time of storing: the first patient of a row may be hidden.
     ``after`` selects the rows after that position: greater sort values or, with equal ones, a later place. Raises Problem ``invalid``
-    if the row of the position is deleted or not visible (any longer).  ``others``: the rows to which steps of ``where`` lead.
+    if the row of the position is deleted or not visible (any longer).  ``others``: the rows to which steps of ``where`` and of sort keys
+    lead.
     """
     numbers = {row.id: number for number, row in enumerate(rows) if row.type == type}
     compare = comparison(sort)
@@ -141,7 +114,7 @@ def search(
         return (*rows[number].place[1 if visibility.limited_to_patients else 0 :], number)
 
     items = [
-        (sort_values(sort, visibility, rows[number]), place(number))
+        (sort_values(sort, visibility, rows[number], others), place(number))
         for number in numbers.values()
         if matches_visible(visibility, rows[number], where, others)
     ]
@@ -171,10 +144,12 @@ def visible_entries(
     return tuple(RowEntries(id, tuple(entries)) for id, entries in found.items())
 
 
-def sort_values(sort: tuple[SortKey, ...], visibility: Visibility, row: SearchableRow) -> tuple[Scalar, ...]:
+def sort_values(
+    sort: tuple[SortKey, ...], visibility: Visibility, row: SearchableRow, others: OtherRows | None = None
+) -> tuple[Scalar, ...]:
     """The sort values of the row (None without a value), as a Position after this row holds them."""
     classes: Classes = frozenset().union(*(c.classes for c in visibility.clauses if _clause_admits(c, visibility.now, row)))
-    return tuple(_sort_value(key, row, classes) for key in sort)
+    return tuple(_sort_value(key, row, classes, others) for key in sort)
 
 
 def _clause_admits(clause: VisibilityClause, now: int, row: SearchableRow) -> bool:
@@ -190,91 +165,28 @@ def _entries(row: SearchableRow, param: str, classes: Classes) -> Iterable[Entry
     return (entry for entry in row.entries if entry.param == param and entry.class_id in classes)
 
 
-def _passes(test: Predicate, entry: Entry) -> bool:
-    match test:
-        case TokenIs(system, code):
-            return system in (None, entry.value[0]) and code in (None, entry.value[1])
-        case RefersTo(targets):
-            return entry.value[0] in targets
-        case UnderUrl(url):
-            return entry.value[0] == url or str(entry.value[0]).startswith(tuple(url + end for end in URL_ENDS))
-        case TextIs(value, mode):
-            folded, exact = str(entry.value[0]), entry.value[1]
-            return _TEXT[mode](value, folded, exact)
-        case WordIs(word):
-            return f" {word} " in str(entry.value[0])
-        case NearTo():
-            return _is_near(test, *[float(one or 0) for one in entry.value])
-        case DateIs():
-            return _DATE[test.prefix](test, *entry.value)
-        case QuantityIs():
-            return _unit(test, entry) and _NUMBER[test.prefix](test, entry.value[0])
-
-
-def _is_near(test: NearTo, x: float, y: float, z: float) -> bool:
-    # Stores repeat these steps in this order, so that rounding is the same.
-    low, high = test.bounds
-    apart = (x - test.x) * (x - test.x) + (y - test.y) * (y - test.y) + (z - test.z) * (z - test.z)
-    return low <= z <= high and apart <= test.square
-
-
-def _unit(test: QuantityIs, entry: Entry) -> bool:
-    _, system, code, unit = entry.value
-    if test.system is None:
-        return test.unit is None or test.unit in (code, unit)
-    return test.system == system and test.unit in (None, code)
-
-
-_TEXT: dict[str, Callable[[str, str, Scalar], bool]] = {
-    "prefix": lambda value, folded, exact: folded.startswith(value),
-    "contains": lambda value, folded, exact: value in folded,
-    "equal": lambda value, folded, exact: folded == value,
-    "exact": lambda value, folded, exact: exact == value,
-}
-
-
-def _within(test: DateIs, lo: int, hi: int) -> bool:
-    return test.lo <= lo and hi <= test.hi
-
-
-_DATE: dict[str, Callable[..., bool]] = {
-    "eq": _within,
-    "ne": lambda q, lo, hi: not _within(q, lo, hi),
-    "gt": lambda q, lo, hi: hi > q.hi,
-    "lt": lambda q, lo, hi: lo < q.lo,
-    "ge": lambda q, lo, hi: hi > q.hi or _within(q, lo, hi),
-    "le": lambda q, lo, hi: lo < q.lo or _within(q, lo, hi),
-    "sa": lambda q, lo, hi: lo >= q.hi,
-    "eb": lambda q, lo, hi: hi <= q.lo,
-    "ap": lambda q, lo, hi: lo < q.hi and q.lo < hi,
-}
-
-
-def _in_range(test: QuantityIs, number: float) -> bool:
-    return number == test.lo if test.lo == test.hi else test.lo <= number < test.hi
-
-
-_NUMBER: dict[str, Callable[..., bool]] = {
-    "eq": _in_range,
-    "ne": lambda q, n: not _in_range(q, n),
-    "gt": lambda q, n: n > q.value,
-    "lt": lambda q, n: n < q.value,
-    "ge": lambda q, n: n >= q.value,
-    "le": lambda q, n: n <= q.value,
-    "sa": lambda q, n: n > q.value,
-    "eb": lambda q, n: n < q.value,
-    "ap": lambda q, n: q.lo <= n <= q.hi,
-}
-
-
-def _sort_value(key: SortKey, row: SearchableRow, classes: Classes) -> Scalar:
-    if key.param == "_id":
+def _sort_value(key: SortKey, row: SearchableRow, classes: Classes, others: OtherRows | None) -> Scalar:
+    values: list[Any]  # of the same kind, so of the same type
+    if key.steps:
+        values = [value for step in key.steps for value in _values_through(step, row, classes, others) if value is not None]
+    elif key.param == "_id":
         return row.id
-    place = {"token": 1, "date": 1 if key.by_greatest else 0}.get(key.kind, 0)
-    values = [entry.value[place] for entry in _entries(row, key.param, classes) if entry.kind == key.kind]
+    else:
+        place = {"token": 1, "date": 1 if key.by_greatest else 0}.get(key.kind, 0)
+        values = [entry.value[place] for entry in _entries(row, key.param, classes) if entry.kind == key.kind]
     if not values:
         return None
-    return max(values) if key.by_greatest else min(values)  # type: ignore[type-var]  # of the same kind, so of the same type
+    best: Scalar = max(values) if key.by_greatest else min(values)
+    return best
+
+
+def _values_through(step: SortStep, row: SearchableRow, classes: Classes, others: OtherRows | None) -> Iterable[Scalar]:
+    if others is None:
+        raise TypeError(f"not a sort key here: {step!r}")
+    for entry in _entries(row, step.param, classes):
+        other = _named(step.type, entry, others)
+        if other is not None and step.visibility is not None and is_visible(step.visibility, other):
+            yield from sort_values((step.key,), step.visibility, other, others)
 
 
 _Place = tuple[Any, ...]

@@ -11,7 +11,7 @@ from fhir_server.search.criteria import UnknownParameterError, criterion
 from fhir_server.search.filters import Filter
 from fhir_server.search.index import parameters
 from fhir_server.search.limits import all_of, require_searchable
-from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Include, ResultParameters, sortable
+from fhir_server.search.result_parameters import CONTROLS, DEFAULT_COUNT, DEFAULT_TOTAL, Include, ResultParameters
 from fhir_server.search.rows import SortKey
 from fhir_server.search.suggestions import suggestion
 
@@ -78,9 +78,9 @@ def parse(types: Sequence[str], pairs: Sequence[Pair], *, strict: bool, now: int
         for type, part in zip(types, found, strict=True):
             conditions[type].append(part)
         parts.applied.append((name, value))
-    for key in controls.unknown_keys:
+    for refusal in controls.refused_keys:
         if strict:
-            raise Problem("invalid", f"{types[0]} cannot be sorted by {key!r}.{suggestion(key, sortable(types[0]))}")
+            raise Problem("invalid", refusal)
         parts.ignored.append("_sort")
     only_count = controls.count == 0 or controls.summary == "count"
     return Query(

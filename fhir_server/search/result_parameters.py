@@ -8,9 +8,11 @@ from typing import Final, Literal, cast, get_args
 
 from fhir_server.errors import Problem
 from fhir_server.resources import definitions
-from fhir_server.search.index import Parameter, parameter, parameters
+from fhir_server.search.chained import NotInTypeError, StepCount
+from fhir_server.search.index import parameter, parameters
 from fhir_server.search.limits import MAX_SORT_KEYS, whole_number
 from fhir_server.search.rows import SortKey
+from fhir_server.search.sort_keys import sort_key
 from fhir_server.search.suggestions import suggestion
 
 DEFAULT_COUNT: Final = 20
@@ -39,7 +41,10 @@ class Include:
 
 @dataclass(slots=True)
 class ResultParameters:
-    """The result parameters of a search of ``types``; :meth:`add` adds one."""
+    """The result parameters of a search of ``types``; :meth:`add` adds one.
+
+    ``refused_keys``: of each sort key that is not supported, what an error says.
+    """
 
     types: tuple[str, ...]
     sort: tuple[SortKey, ...] = ()
@@ -50,7 +55,7 @@ class ResultParameters:
     includes: list[Include] = field(default_factory=list)
     revincludes: list[Include] = field(default_factory=list)
     cursor: str | None = None
-    unknown_keys: list[str] = field(default_factory=list)
+    refused_keys: list[str] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
 
     def add(self, name: str, value: str) -> list[Pair]:
@@ -105,6 +110,18 @@ def _malformed(name: str, value: str, reason: str) -> Problem:
     return Problem("invalid", f"The search parameter {name!r} cannot have the value {value!r}: {reason}.")
 
 
+def _contained(controls: ResultParameters, value: str) -> list[str]:
+    """``_contained``.  To leave out "true" in silence would answer another question, also if handling is lenient."""
+    if _one_of("_contained", value, ("false", "true", "both")) != "false":
+        raise Problem("invalid", "Contained resources are not searched: '_contained' can only be false. Search for what contains them.")
+    return [value]
+
+
+def _contained_type(controls: ResultParameters, value: str) -> list[str]:
+    """``_containedType``, which says what is returned of contained resources that are found, and so has no effect."""
+    return [_one_of("_containedType", value, ("container", "contained"))]
+
+
 def _elements(controls: ResultParameters, value: str) -> list[str]:
     controls.elements = tuple(value.split(","))
     if not all(name.isidentifier() for name in controls.elements):
@@ -113,34 +130,21 @@ def _elements(controls: ResultParameters, value: str) -> list[str]:
 
 
 def _sort(controls: ResultParameters, value: str) -> list[str]:
-    keys, applied = [], []
+    keys, applied, count = [], [], StepCount()
     texts = value.split(",")
     if len(controls.types) > 1:
         raise Problem("invalid", "A search of several types cannot be sorted; it is in the order of the types.")
     if len(texts) > MAX_SORT_KEYS:
         raise Problem("invalid", f"A search may have at most {MAX_SORT_KEYS} sort keys.")
     for text in texts:
-        name, descending = text.removeprefix("-"), text.startswith("-")
-        known = parameter(controls.types[0], name)
-        if known is None or not _is_sortable(known):
-            controls.unknown_keys.append(name)
+        try:
+            keys.append(sort_key(controls.types[0], text.removeprefix("-"), text.startswith("-"), count))
+        except NotInTypeError as error:
+            controls.refused_keys.append(str(error))
             continue
-        keys.append(SortKey(known.indexed_as.params[0], known.kind.entry, descending))
         applied.append(text)
     controls.sort = tuple(keys)
     return [",".join(applied)] if applied else []
-
-
-def sortable(type: str) -> list[str]:
-    """The names of the parameters by which a search of this type can be sorted."""
-    return [code for code, parameter in parameters(type).items() if _is_sortable(parameter)]
-
-
-def _is_sortable(parameter: Parameter) -> bool:
-    # A parameter that is indexed as several others, or as part of another, has no entries of its own to sort by.
-    if parameter.kind.entry == "position":
-        return False
-    return len(parameter.indexed_as.params) == 1 and parameter.indexed_as.limit is None and not parameter.flag
 
 
 def _include(controls: ResultParameters, value: str, iterates: bool) -> list[str]:
@@ -203,6 +207,8 @@ _INCLUDES: Final = {"_include": _include, "_revinclude": _revinclude}
 _ITERATE: Final = frozenset({"iterate", "recurse"})  # the name in STU3, which R4 keeps as a synonym
 
 _HANDLERS: Final[dict[str, _Handler]] = {
+    "_contained": _contained,
+    "_containedType": _contained_type,
     "_count": _count,
     "_elements": _elements,
     "_format": _ignore,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from fhir_server.jsontext import Path
+
+if TYPE_CHECKING:
+    from fhir_server.search.visibility import Visibility
 
 Scalar = str | int | float | None
 
@@ -55,16 +59,39 @@ class SortKey:
 
     ``kind`` is that of Entry.  ``_id`` and ``_lastUpdated`` are ordinary parameters here, except that the value of ``_lastUpdated`` is
     always the greatest one: the time that the caller reads.
+
+    ``steps``: of a chained key; then the values are those of the rows to which the steps lead, and ``param`` is the last parameter.
     """
 
     param: str
     kind: str
     descending: bool = False
+    steps: tuple[SortStep, ...] = ()
 
     @property
     def by_greatest(self) -> bool:
         """Whether the greatest value of several counts."""
         return self.descending or self.param == "_lastUpdated"
+
+    def sources(self, type: str) -> Iterator[tuple[str, str]]:
+        """(type, parameter) of the entries that are its values, for rows of ``type``."""
+        if not self.steps:
+            yield type, self.param
+        for step in self.steps:
+            yield from step.key.sources(step.type)
+
+
+@dataclass(frozen=True, slots=True)
+class SortStep:
+    """A step of a chained sort key: to the rows of ``type`` that ``visibility`` admits and that reference ``param`` names.
+
+    ``key``: what is a value of these rows.  A step without a visibility leads nowhere; the View fills it in.
+    """
+
+    param: str
+    type: str
+    key: SortKey
+    visibility: Visibility | None = None
 
 
 class RowEntries(NamedTuple):

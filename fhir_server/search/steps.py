@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from fhir_server.errors import Problem
-from fhir_server.search.filters import AllOf, AnyOf, Filter, Has, Not, ReferredBy, RefersToMatch, Step
+from fhir_server.search.filters import EVERYTHING, AllOf, AnyOf, Filter, Has, Not, ReferredBy, RefersToMatch, Step
+from fhir_server.search.rows import SortKey, SortStep
 from fhir_server.search.visibility import Visibility
 
 VisibilityOf = Callable[[str, Filter], Awaitable[Visibility]]
@@ -37,6 +38,27 @@ async def with_visibilities(where: Filter, visibility_of: VisibilityOf) -> Filte
     (a chain leads to each type of its reference) is left out; if all do, the Problem is raised.
     """
     return await _filled(where, visibility_of) if any(steps(where)) else where
+
+
+async def sort_with_visibilities(sort: tuple[SortKey, ...], visibility_of: VisibilityOf) -> tuple[SortKey, ...]:
+    """The sort keys in which each step has the Visibility of its type.  Raises Problem ``forbidden`` as :func:`with_visibilities` does."""
+    return tuple([await _filled_key(key, visibility_of) for key in sort])
+
+
+async def _filled_key(key: SortKey, visibility_of: VisibilityOf) -> SortKey:
+    allowed: list[SortStep] = []
+    refusal: Problem | None = None
+    for step in key.steps:
+        try:
+            inner = await _filled_key(step.key, visibility_of)
+            allowed.append(replace(step, key=inner, visibility=await visibility_of(step.type, EVERYTHING)))
+        except Problem as problem:
+            if problem.kind != "forbidden":
+                raise
+            refusal = problem
+    if refusal is not None and not allowed:
+        raise refusal
+    return replace(key, steps=tuple(allowed))
 
 
 async def _filled(where: Filter, visibility_of: VisibilityOf) -> Filter:

@@ -54,8 +54,8 @@ class Snapshot(Protocol):
         Raises Problem ``invalid`` if ``after`` names a row that is not visible (any more).
         """
 
-    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        """Return the exact number of visible rows that meet ``where``."""
+    async def count(self, type: str, where: Filter, visibility: Visibility, *, most: int | None = None) -> int:
+        """Return the exact number of visible rows that meet ``where``, or ``most`` if there are more."""
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         """Return those of these references (``Type/id``) that the visibility of their type admits."""

@@ -145,11 +145,11 @@ class _Transaction:
     ) -> Page:
         rows = match.search(self._rows(type), type, where, visibility, sort=sort, after=after, others=self)
         page = rows[:limit]
-        more = Position(match.sort_values(sort, visibility, page[-1]), page[-1].id) if page and len(rows) > limit else None
+        more = Position(match.sort_values(sort, visibility, page[-1], self), page[-1].id) if page and len(rows) > limit else None
         return Page(tuple(map(self._row, page)), more)
 
-    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        return len(match.search(self._rows(type), type, where, visibility, others=self))
+    async def count(self, type: str, where: Filter, visibility: Visibility, *, most: int | None = None) -> int:
+        return len(match.search(self._rows(type), type, where, visibility, limit=most, others=self))
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
         pairs = {target: target.partition("/") for target in targets}

@@ -87,7 +87,15 @@ def a_previous_link_leads_over_what_is_stored(patch: Patch) -> None:
 
 @leak("C06")
 def sort_keys_come_from_hidden_elements_too(patch: Patch) -> None:
-    patch.setattr(match, "sort_values", lambda sort, visibility, row: tuple(match._sort_value(key, row, AnyClass()) for key in sort))
+    def values(sort: Any, visibility: Any, row: Any, others: Any = None) -> tuple[Any, ...]:
+        return tuple(match._sort_value(key, row, AnyClass(), others) for key in sort)
+
+    patch.setattr(match, "sort_values", values)
+
+
+@leak("C06")
+def a_chained_sort_key_leads_to_hidden_rows(patch: Patch) -> None:
+    _steps_that_see(patch, "_values_through")
 
 
 @leak("C06")

@@ -27,7 +27,18 @@ class SteadyRequests(Criteria, ImportRequests):
         named = [("_type", "Observation,Condition"), ("_count", "5")]
         asks.append(Ask.get("compartment", f"Patient/{self._patient}/*", named))
         asks += self.steady_imports()
-        return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements()
+        return asks + self.steady_operations() + self._by_reference() + self._through_hidden_elements() + self._by_elements_of_others()
+
+    def _by_elements_of_others(self) -> list[Ask]:
+        """Return searches sorted by the hidden elements of the rows to which references lead."""
+        return [
+            Ask.get("sort", type, [("_sort", f"{way.param}:{way.type}.{param}"), ("_count", "1")])
+            for type in self._types
+            for way in self._steps[type]
+            for of_type, param in self._probes.inner
+            if not way.is_reverse and way.type == of_type
+            if any(name.startswith(f"{of_type}/") for name in self._probes.shown.get((type, way.param), ()))
+        ]
 
     def _by_reference(self) -> list[Ask]:
         """Return searches, also chained ones, a count and an include by each reference from a visible row to a hidden one."""
@@ -39,6 +50,7 @@ class SteadyRequests(Criteria, ImportRequests):
             asks.append(Ask.get("chained", type, [(f"{param}:{of_type}._id", id)]))
             if "subject" in self._capability.params[type]:
                 asks.append(Ask.get("chained", "Patient", [(f"_has:{type}:subject:{param}", target)]))
+            asks.append(Ask.get("sort", type, [("_sort", f"{param}:{of_type}._id"), ("_count", "1")]))
             if f"{type}:{param}" in self._capability.includes[type]:
                 asks.append(Ask.get("include", type, [("_include", f"{type}:{param}")]))
         return asks
@@ -51,5 +63,6 @@ class SteadyRequests(Criteria, ImportRequests):
                 if name in self._probes.shown_ids:
                     target, _, id = name.partition("/")
                     asks.append(Ask.get("chained", type, [(f"{param}:{target}._id", id)]))
+                    asks += [Ask.get("sort", type, [("_sort", f"{sign}{param}:{target}._id"), ("_count", "1")]) for sign in ("", "-")]
                     asks.append(Ask.get("chained", target, [(f"_has:{type}:{param}:_lastUpdated", "ge2000"), ("_id", id)]))
         return asks

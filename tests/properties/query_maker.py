@@ -13,7 +13,7 @@ from fhir_server.resources import definitions
 from fhir_server.search import index, query, words
 from fhir_server.search.composites import composites
 from fhir_server.search.custom_parameters import current
-from fhir_server.search.result_parameters import sortable
+from fhir_server.search.sort_keys import sortable
 from fhir_server.search.steps import steps
 from tests.noninterference.paired_server import BASE, NOW
 from tests.noninterference.probes import spelled
@@ -83,7 +83,8 @@ class QueryMaker:
     def mixed(self) -> tuple[str, list[Pair]]:
         """A search with chains, ``_has``, ``_filter``, several criteria, sorting or includes."""
         type = self.random.choice(definitions.types())
-        make = self.random.choice((self._chained, self._chained, self._reverse, self._reverse, self._filtered, self._several, self._shaped))
+        makers = (self._chained, self._chained, self._reverse, self._reverse, self._filtered, self._several, self._shaped)
+        make = self.random.choice((*makers, self._sorted_by_chain))
         pairs = make(type)
         return (type, pairs) if pairs and all(self._is_answered(type, pair) for pair in pairs if pair[0][:1] != "_") else self.mixed()
 
@@ -179,6 +180,20 @@ class QueryMaker:
         if (code := self._reference(type)) is not None:
             pairs.append(("_include", f"{type}:{code}"))
         return pairs
+
+    def _sorted_by_chain(self, type: str) -> list[Pair]:
+        key, more = self._chained_key(type), self.random.choice(("", ",-_id", f",{self.random.choice(sortable(type))}"))
+        if key is None:
+            return []
+        return [("_sort", self.random.choice(("", "-")) + key + more), ("_count", self.random.choice(("1", "2", "50")))]
+
+    def _chained_key(self, type: str, depth: int = 0) -> str | None:
+        code = self._reference(type)
+        if code is None:
+            return None
+        target = self.random.choice(index.parameters(type)[code].targets)
+        inner = self._chained_key(target, 1) if depth == 0 and self.random.random() < 0.3 else self.random.choice(sortable(target))
+        return None if inner is None else f"{code}:{target}.{inner}"
 
     def _is_answered(self, type: str, pair: Pair) -> bool:
         try:

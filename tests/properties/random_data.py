@@ -27,7 +27,7 @@ from fhir_server.search.filters import (
     UnderUrl,
     WordIs,
 )
-from fhir_server.search.rows import Entry, SearchableRow, SortKey
+from fhir_server.search.rows import Entry, SearchableRow, SortKey, SortStep
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store.row_order import patient_number
 
@@ -166,9 +166,20 @@ class Chance(random.Random):
     def visibility(self, ids: list[str]) -> Visibility:
         return Visibility(tuple(self.clause(ids) for _ in range(self.choice((0, 1, 1, 1, 1, 2, 3)))), self.choice((0, 5, 7)))
 
-    def sort(self) -> tuple[SortKey, ...]:
+    def sort(self, ids: list[str]) -> tuple[SortKey, ...]:
         keys = self.sample(SORTS, self.choice((0, 0, 1, 1, 2)))
-        return tuple(SortKey(param, kind, self.random() < 0.5) for param, kind in keys)
+        return tuple(self.sort_key(param, kind, self.random() < 0.5, ids) for param, kind in keys)
+
+    def sort_key(self, param: str, kind: str, descending: bool, ids: list[str], depth: int = 2) -> SortKey:
+        """A key, perhaps of the rows of any types to which steps with visibilities of their own lead."""
+        if not self.types or not depth or self.random() < 0.6:
+            return SortKey(param, kind, descending)
+        steps = []
+        for type in self.choices(self.types, k=self.choice((1, 1, 2))):
+            key = self.sort_key(param, kind, descending, ids, depth - 1)
+            visibility = self.visibility(ids) if self.random() < 0.95 else None
+            steps.append(SortStep(self.choice(("link", "link", "link", "subject", "none")), type, key, visibility))
+        return SortKey(param, kind, descending, tuple(steps))
 
 
 @dataclass

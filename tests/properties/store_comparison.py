@@ -83,7 +83,7 @@ async def differences(snapshot: Snapshot, everything: tuple[SearchableRow, ...],
     """Return the differences between the store and the reference implementation for one random search."""
     rows, others = tuple(row for row in everything if row.type == type), Rows(everything)
     ids = [row.id for row in rows] or ["none"]
-    where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(), chance.randint(1, 6)
+    where, visibility, sort, limit = chance.filter(ids), chance.visibility(ids), chance.sort(ids), chance.randint(1, 6)
     asked = f"{where} {visibility} {sort}"
     right = match.search(rows, type, where, visibility, sort=sort, others=others)
     wrong: list[str] = []
@@ -98,7 +98,7 @@ async def differences(snapshot: Snapshot, everything: tuple[SearchableRow, ...],
         after = page.next
         if after is None or len(walked) > len(rows):
             break
-        if after != Position(match.sort_values(sort, visibility, _named(rows, walked[-1])), walked[-1]):
+        if after != Position(match.sort_values(sort, visibility, _named(rows, walked[-1]), others), walked[-1]):
             wrong.append(f"position {after}: {asked}")
             break
     if walked != [row.id for row in right]:
@@ -117,7 +117,7 @@ async def more_differences(snapshot: Snapshot, everything: tuple[SearchableRow, 
     """Return the differences for reads, visible targets, and positions that the store did not return itself."""
     rows, others = tuple(row for row in everything if row.type == type), Rows(everything)
     ids = [row.id for row in rows] or ["none"]
-    visibility, sort, where = chance.visibility(ids), chance.sort(), chance.filter(ids)
+    visibility, sort, where = chance.visibility(ids), chance.sort(ids), chance.filter(ids)
     right = {row.id for row in rows if match.is_visible(visibility, row)}
     wrong: list[str] = []
     if await snapshot.visible([f"{type}/{id}" for id in ids], lambda _: visibility) != {f"{type}/{id}" for id in right}:
@@ -127,7 +127,7 @@ async def more_differences(snapshot: Snapshot, everything: tuple[SearchableRow, 
         await snapshot.permission_epoch(None)
         if (await snapshot.read(type, row.id, visibility) is not None) != (row.id in right):
             wrong.append(f"read {row.id}: {visibility}")
-    after = Position(match.sort_values(sort, visibility, _named(rows, ids[0])) if rows else (), ids[0])
+    after = Position(match.sort_values(sort, visibility, _named(rows, ids[0]), others) if rows else (), ids[0])
     try:
         matched = match.search(rows, type, where, visibility, sort=sort, limit=5, after=after, others=others)
         expected: Any = [row.id for row in matched]

@@ -60,8 +60,8 @@ def negation_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
 def sort_sees_all_classes(patch: pytest.MonkeyPatch) -> None:
     right = sorting.sort_value
 
-    def wrong(meaning: Any, key: Any, clauses: Any, now: int) -> Any:
-        return right(meaning, key, [VisibilityClause(None, frozenset(CLASSES), False)], now)
+    def wrong(meaning: Any, key: Any, clauses: Any, *more: Any) -> Any:
+        return right(meaning, key, [VisibilityClause(None, frozenset(CLASSES), False)], *more)
 
     patch.setattr(sorting, "sort_value", wrong)
 
@@ -141,6 +141,20 @@ def every_class(visibility: Visibility) -> Visibility:
     return replace(visibility, clauses=tuple(replace(clause, classes=frozenset(CLASSES)) for clause in visibility.clauses))
 
 
+def sort_step_sees(change: Callable[[Visibility], Visibility]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Return a fault in what a step of a chained sort key sees."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        right = sorting._value_through
+
+        def wrong(meaning: Any, step: Any, *more: Any) -> Any:
+            return right(meaning, replace(step, visibility=change(step.visibility or Visibility())), *more)
+
+        patch.setattr(sorting, "_value_through", wrong)
+
+    return plant
+
+
 def every_patient(visibility: Visibility) -> Visibility:
     return replace(visibility, clauses=tuple(replace(clause, patients=None) for clause in visibility.clauses))
 
@@ -182,6 +196,8 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a chain sees all classes, row by row": step_sees("_refers_to_match", every_class, row_by_row=True),
     "_has sees all classes, row by row": step_sees("_referred_by", every_class, row_by_row=True),
     "a chain goes by any parameter": rewritten("x.param = ? AND x.target >= ?", "x.param = x.param + 0 * ? AND x.target >= ?"),
+    "a chained sort key sees all classes": sort_step_sees(every_class),
+    "a chained sort key sees all patients": sort_step_sees(every_patient),
     "a word is found within another": predicate(WordIs, lambda word, names: ("instr(x.words, ?) > 0", (word.word,))),
     "near is between two heights": predicate(NearTo, lambda near, names: ("x.z >= ? AND x.z <= ?", near.bounds)),
     "least for greatest": rewritten("max(x.", "min(x."),

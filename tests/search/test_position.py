@@ -11,8 +11,8 @@ import pytest
 from fhir_server.search import index, query
 from fhir_server.search.match import matches
 from fhir_server.search.parameter_types import position
-from fhir_server.search.result_parameters import sortable
 from fhir_server.search.rows import SearchableRow
+from fhir_server.search.sort_keys import sortable
 
 BASE = "http://us.example/fhir"
 

@@ -276,6 +276,20 @@ def test_total_can_be_asked_for_by_the_name_that_fhirpy_uses(value: str, total: 
         ask("Observation", ("_totalMethod", "accurate"))
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("value", ["true", "both"])
+def test_search_of_contained_resources_is_refused_and_never_ignored(value: str, strict: bool) -> None:
+    with pytest.raises(Problem, match="Contained resources are not searched"):
+        ask("Observation", ("_contained", value), strict=strict)
+
+
+def test_search_may_say_that_contained_resources_are_not_searched() -> None:
+    assert ask("Observation", ("_contained", "false"), ("_containedType", "contained")).where == EVERYTHING
+    for pair in (("_contained", "no"), ("_containedType", "all")):
+        with pytest.raises(Problem, match="it must be one of"):
+            ask("Observation", pair)
+
+
 def test_omitted_result_parameters_have_defaults() -> None:
     assert ask("Observation") == Query({"Observation": EVERYTHING}, (), DEFAULT_COUNT, DEFAULT_TOTAL, "false")
 

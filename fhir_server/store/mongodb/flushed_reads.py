@@ -20,9 +20,9 @@ class FlushedReads(MongoSnapshot):
     async def _flush(self) -> None:
         """Send the rows collected so far."""
 
-    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+    async def count(self, type: str, where: Filter, visibility: Visibility, *, most: int | None = None) -> int:
         await self._flush()
-        return await super().count(type, where, visibility)
+        return await super().count(type, where, visibility, most=most)
 
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
         await self._flush()

@@ -199,11 +199,13 @@ class MongoSnapshot:
     async def _resolved(self, type: str, where: Filter) -> Filter:
         return await chains.resolved(type, where, MongoSteps(self._aggregate))
 
-    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+    async def count(self, type: str, where: Filter, visibility: Visibility, *, most: int | None = None) -> int:
         where = await self._resolved(type, where)
-        counts: list[list[dict[str, Any]]] = [[{"$match": query}, {"$count": "n"}] for query in disjoint_counts(type, where, visibility)]
+        ends: list[dict[str, Any]] = [*([] if most is None else [{"$limit": most}]), {"$count": "n"}]
+        counts: list[list[dict[str, Any]]] = [[{"$match": query}, *ends] for query in disjoint_counts(type, where, visibility)]
         found = await self._aggregate_all(counts) if counts else []
-        return sum([int(counted["n"]) for counted in found])
+        number = sum([int(counted["n"]) for counted in found])
+        return number if most is None else min(number, most)
 
     async def references_of(self, type: str, param: str, visibility: Visibility, among: frozenset[str] | None = None) -> frozenset[str]:
         found: set[str] = set()

@@ -3,6 +3,8 @@
 A row's sort value is the least (or greatest) of its entries that a clause which covers the row admits.  With one clause
 that is a filter over the row's array.  With several, each clause's rows get the values of that clause, and the results for
 one row are merged by its ``_id``: by the server or, in a transaction, where MongoDB has no ``$unionWith``, by :func:`merged`.
+
+The values of a chained key come from ``$lookup``, one for each step and each clause of the step's Visibility.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from typing import Any, Final
 
 from fhir_server.search import match
 from fhir_server.search.filters import Filter
-from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.rows import Position, SortKey, SortStep
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import conditions
 from fhir_server.store.mongodb.documents import ARRAYS, Document, plain
-from fhir_server.store.mongodb.translate import FALSE, Query, found_through
+from fhir_server.store.mongodb.translate import FALSE, Query, covers, found_through
 
 Pipeline = list[dict[str, Any]]
 Place = tuple[int, str]
@@ -49,7 +51,7 @@ def sorted_ids(
     if len(effective) == 1:
         pipeline: Pipeline = [
             {"$match": found_through(type, where, visibility, effective[0])},
-            {"$project": _values(sort, effective[0].classes)},
+            *_values(sort, effective[0].classes, collection),
         ]
     else:
         pipeline = _merge_clauses(type, where, visibility, sort, collection)
@@ -68,33 +70,74 @@ def sorted_ids(
     ]
 
 
-def _values(sort: tuple[SortKey, ...], classes: frozenset[int]) -> dict[str, Any]:
-    return {"n": 1, "at": 1, **{f"k{n}": _value(key, classes) for n, key in enumerate(sort)}}
+def _values(sort: tuple[SortKey, ...], classes: frozenset[int], collection: str) -> Pipeline:
+    """Return the stages that leave ``{_id, n, at, k0, k1, ...}`` of each row, by entries of these classes."""
+    plain = {"n": 1, "at": 1, **{f"k{n}": _value(key, classes) for n, key in enumerate(sort) if not key.steps}}
+    chained = [_chained_value(f"k{n}", key, classes, collection) for n, key in enumerate(sort) if key.steps]
+    if not chained:
+        return [{"$project": plain}]
+    found = {"n": 1, "at": 1, **{f"k{n}": 1 for n in range(len(sort))}}
+    return [{"$project": {**plain, "ref": 1}}, *[stage for stages in chained for stage in stages], {"$project": found}]
 
 
 def _value(key: SortKey, classes: frozenset[int]) -> Any:
     if key.param == "_id":
         return "$id"
     member = ("hi" if key.by_greatest else "lo") if key.kind == "date" else "v"
-    admitted = {"$and": [{"$eq": ["$$e.p", {"$literal": key.param}]}, {"$in": ["$$e.c", sorted(classes)]}]}
-    entries = {"$filter": {"input": {"$ifNull": ["$" + ARRAYS[key.kind][0], []]}, "as": "e", "cond": admitted}}
-    values = {"$map": {"input": entries, "as": "e", "in": f"$$e.{member}"}}
+    return _best(key, _admitted(ARRAYS[key.kind][0], key.param, classes, member))
+
+
+def _best(key: SortKey, values: Any) -> Any:
     return {"$ifNull": [{"$max" if key.by_greatest else "$min": values}, None]}
 
 
-def clause_values(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...]) -> list[Pipeline]:
+def _admitted(array: str, param: str, classes: frozenset[int], member: str) -> Any:
+    """Return the values of the entries of a parameter that have one of these classes."""
+    admitted = {"$and": [{"$eq": ["$$e.p", {"$literal": param}]}, {"$in": ["$$e.c", sorted(classes)]}]}
+    entries = {"$filter": {"input": {"$ifNull": ["$" + array, []]}, "as": "e", "cond": admitted}}
+    return {"$map": {"input": entries, "as": "e", "in": f"$$e.{member}"}}
+
+
+def _chained_value(name: str, key: SortKey, classes: frozenset[int], collection: str) -> Pipeline:
+    """Return the stages that set ``name`` to the least or greatest of the values to which the steps of a key lead."""
+    stages: Pipeline = []
+    found: list[str] = []
+    for step in key.steps:
+        named = f"{name}_{len(found)}"
+        stages.append({"$set": {named: _admitted("ref", step.param, classes, "v")}})
+        for pipeline in _through(step, collection):
+            into = f"{name}_{len(found)}_"
+            stages.append({"$lookup": {"from": collection, "localField": named, "foreignField": "_id", "pipeline": pipeline, "as": into}})
+            found.append(f"${into}.v")
+    values = {"$concatArrays": found} if found else []
+    return [*stages, {"$set": {name: _best(key, values)}}]
+
+
+def _through(step: SortStep, collection: str) -> list[Pipeline]:
+    """Return for each clause of a step's Visibility the pipeline on the rows named that yields ``{v}``, their values."""
+    sight = step.visibility or Visibility()
+    pipelines: list[Pipeline] = []
+    for clause in conditions.effective_clauses(sight):
+        admitted = covers(step.type, clause, sight.now)
+        if admitted != FALSE:
+            values = _values((step.key,), clause.classes, collection)
+            pipelines.append([{"$match": admitted}, *values, {"$project": {"_id": 0, "v": "$k0"}}])
+    return pipelines
+
+
+def clause_values(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], collection: str) -> list[Pipeline]:
     """Return for each clause that finds rows the pipeline that yields ``{_id, n, at, k0, k1, ...}`` of them, in no order."""
     parts: list[Pipeline] = []
     for clause in conditions.effective_clauses(visibility):
         found = found_through(type, where, visibility, clause)
         if found != FALSE:
-            parts.append([{"$match": found}, {"$project": _values(sort, clause.classes)}])
+            parts.append([{"$match": found}, *_values(sort, clause.classes, collection)])
     return parts
 
 
 def _merge_clauses(type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], collection: str) -> Pipeline:
     """Return the pipeline for each clause's rows with its sort values; of a row of several clauses, the best values."""
-    parts = clause_values(type, where, visibility, sort)
+    parts = clause_values(type, where, visibility, sort, collection)
     unions = [{"$unionWith": {"coll": collection, "pipeline": part}} for part in parts[1:]]
     best = {f"k{n}": {"$max" if key.by_greatest else "$min": f"$k{n}"} for n, key in enumerate(sort)}
     return [*parts[0], *unions, {"$group": {"_id": "$_id", "n": {"$first": "$n"}, "at": {"$first": "$at"}, **best}}]

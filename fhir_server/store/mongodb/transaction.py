@@ -130,7 +130,7 @@ class MongoTransaction(FlushedReads):
     async def _sorted_ids(
         self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
     ) -> list[docs.Document]:
-        parts = clause_values(type, where, visibility, sort)
+        parts = clause_values(type, where, visibility, sort, self._connection.resources.name)
         if len(parts) < 2:
             return await super()._sorted_ids(type, where, visibility, sort, limit, after, place)
         found = [document for part in parts for document in await self._aggregate(part)]

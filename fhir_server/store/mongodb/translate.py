@@ -120,7 +120,7 @@ def disjoint_counts(type: str, where: Filter, visibility: Visibility) -> tuple[Q
         found = either(*[path.query for path in access_paths(type, where, visibility)])
         return () if found == FALSE else (found,)
     (clause,) = effective
-    wanted = _with_few_starts(both(_covers(type, replace(clause, patients=None), visibility.now), condition(type, where, clause.classes)))
+    wanted = _with_few_starts(both(covers(type, replace(clause, patients=None), visibility.now), condition(type, where, clause.classes)))
     numbers = sorted({patient_number(patient) for patient in patients})
     first = both(wanted, among("n", numbers), among(FIRST_PATIENT, patients))
     others = both(wanted, among("others", patients), {FIRST_PATIENT: {"$nin": sorted(patients)}})
@@ -128,14 +128,14 @@ def disjoint_counts(type: str, where: Filter, visibility: Visibility) -> tuple[Q
 
 
 def _of_clause(type: str, where: Filter, clause: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
-    wanted = both(_covers(type, clause, now), condition(type, where, clause.classes))
+    wanted = both(covers(type, clause, now), condition(type, where, clause.classes))
     owners = [part.patients for part in (*conjuncts(where), *conjuncts(clause.where)) if isinstance(part, OfPatient)]
     return _paths(wanted, min([*owners, *_patients(clause)], key=len, default=None))
 
 
 def _of_both(type: str, where: Filter, clause: VisibilityClause, other: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
     """Return paths to rows that both clauses admit and that meet ``where`` by the entries of the other one."""
-    wanted = both(_covers(type, clause, now), _covers(type, other, now), condition(type, where, other.classes))
+    wanted = both(covers(type, clause, now), covers(type, other, now), condition(type, where, other.classes))
     if clause.patients is not None and other.patients is not None and clause.patients.isdisjoint(other.patients):
         # such a row belongs to two patients, one of whom is not its first
         wanted = both(_with_few_starts(wanted), among("others", clause.patients | other.patients))
@@ -171,7 +171,7 @@ def _paths(wanted: Query, patients: frozenset[str] | None) -> tuple[AccessPath, 
     return AccessPath(both(wanted, among("n", numbers)), numbers), AccessPath(both(wanted, among("others", patients)))
 
 
-def _covers(type: str, clause: VisibilityClause, now: int) -> Query:
+def covers(type: str, clause: VisibilityClause, now: int) -> Query:
     """Return the query for rows that the clause admits."""
     owned = TRUE if clause.patients is None else among("patients", clause.patients)
     released = {"release": {"$lte": now}} if clause.released_only else TRUE

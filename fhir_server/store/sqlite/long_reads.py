@@ -136,8 +136,8 @@ class ReadingSnapshot(SqliteSnapshot):
     ) -> Page:
         return await self._answer(super().find, type, where, visibility, sort=sort, limit=limit, after=after)
 
-    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
-        return await self._answer(super().count, type, where, visibility)
+    async def count(self, type: str, where: Filter, visibility: Visibility, *, most: int | None = None) -> int:
+        return await self._answer(super().count, type, where, visibility, most=most)
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         return await self._answer(super().patients_of, type, where, visibility)

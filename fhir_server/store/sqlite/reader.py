@@ -249,13 +249,14 @@ class SqliteSnapshot:
     async def _resolved(self, type: str, where: Filter) -> Filter:
         return await chains.resolved(type, where, SqliteSteps(self, self.names))
 
-    async def count(self, type: str, where: Filter, visibility: Visibility) -> int:
+    async def count(self, type: str, where: Filter, visibility: Visibility, *, most: int | None = None) -> int:
         where = await self._resolved(type, where)
         paths = planner.access_paths_of_all(FilterTranslator(type, self.names), where, visibility, self)
         if not paths:
             return 0
         text, args = union(paths)
-        return int(self.rows(f"SELECT count(*) FROM ({text})", args)[0][0])
+        within, limit = ("", ()) if most is None else (" LIMIT ?", (most,))
+        return int(self.rows(f"SELECT count(*) FROM ({text}{within})", (*args, *limit))[0][0])
 
     async def patients_of(self, type: str, where: Filter, visibility: Visibility) -> frozenset[str]:
         where = await self._resolved(type, where)

@@ -1,7 +1,8 @@
 """Finds rows in the order of sort keys: yields ``(rid, sort value, ...)`` of each row.
 
 Usually the sort values of all rows found are looked up, and the rows sorted.  If nothing limits a search with one key to
-few rows, the index of that key is read in its own order instead, and then the rows without a value in row order.
+few rows, the index of that key is read in its own order instead, and then the rows without a value in row order.  The values of chained
+keys are always looked up.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_server.search.filters import Filter
-from fhir_server.search.rows import Position, SortKey
+from fhir_server.search.rows import Position, SortKey, SortStep
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
+from fhir_server.store.conditions import after_prefix
 from fhir_server.store.sqlite import newest, planner
 from fhir_server.store.sqlite.ranges import AccessPath, path_by_rows, ranges_after
 from fhir_server.store.sqlite.rows import TABLES
 from fhir_server.store.sqlite.schema import MAX_RID
-from fhir_server.store.sqlite.translate import TRUE, FilterTranslator, Sql, both, class_admitted, either, of_row, parameter_number
+from fhir_server.store.sqlite.translate import FALSE, TRUE, FilterTranslator, Sql, both, class_admitted, either, of_row, parameter_number
 
 _COLUMN: Final = {"token": "code", "reference": "target", "string": "folded", "date": "lo", "quantity": "number"}
 # for each column the index in the order of one parameter's values; the index of references starts with the target instead
@@ -45,7 +47,8 @@ class SortedQuery:
         paths = planner.access_paths_of_all(self.translator, self.where, self.visibility, self.reader)
         clauses = conditions.effective_clauses(self.visibility)
         key = self.sort[0]
-        if len(self.sort) == 1 and len(clauses) == 1 and column(key) in _SORTED_INDEX and any(path.is_broad for path in paths):
+        is_plain = len(self.sort) == 1 and not key.steps
+        if is_plain and len(clauses) == 1 and column(key) in _SORTED_INDEX and any(path.is_broad for path in paths):
             number = parameter_number(self.translator.type, key.param, key.kind, self.translator.names)
             if number is not None:
                 return self._walk_index(clauses[0], key, number)
@@ -55,7 +58,13 @@ class SortedQuery:
 
     def _has_newest_index(self, clauses: Sequence[VisibilityClause]) -> bool:
         (key, *more), one_set = self.sort, len({clause.classes for clause in clauses}) == 1
-        return key.kind == "date" and key.descending and not more and one_set and (self.after is None or self.after.keys[0] is not None)
+        return (
+            key.kind == "date"
+            and key.descending
+            and not (more or key.steps)
+            and one_set
+            and (self.after is None or self.after.keys[0] is not None)
+        )
 
     def _sort_rows(self, paths: tuple[AccessPath, ...], clauses: Sequence[VisibilityClause]) -> Found:
         text, args = union(paths)
@@ -137,21 +146,63 @@ def column(key: SortKey) -> str:
     return "hi" if key.kind == "date" and key.by_greatest else _COLUMN[key.kind]
 
 
-def sort_value(meaning: FilterTranslator, key: SortKey, clauses: Sequence[VisibilityClause], now: int) -> Sql:
-    """Return the sort value of the row ``c.rid``: its least or greatest entry that a clause which covers the row admits."""
+def sort_value(meaning: FilterTranslator, key: SortKey, clauses: Sequence[VisibilityClause], now: int, row: str = "c") -> Sql:
+    """Return the sort value of this row: its least or greatest entry that a clause which covers the row admits.
+
+    ``row``: an alias with the column ``rid``.
+    """
+    if key.steps:
+        return _chained_value(meaning, key, clauses, now, row)
     if key.param == "_id":
-        return "(SELECT id FROM res WHERE rid = c.rid)", ()
+        return f"(SELECT id FROM res WHERE rid = {row}.rid)", ()
     number = parameter_number(meaning.type, key.param, key.kind, meaning.names)
     if number is None:
         return "NULL", ()
-    value = f"SELECT {'max' if key.by_greatest else 'min'}(x.{column(key)}) FROM {of_row(TABLES[key.kind][0], 'x')}"
-    of_param: Sql = ("x.rid = c.rid AND x.param = ?", (number,))
+    value = f"SELECT {'max' if key.by_greatest else 'min'}(x.{column(key)})"
+    entries, (text, args) = _entries_of(meaning, TABLES[key.kind][0], number, clauses, now, row)
+    return f"({value} FROM {entries} WHERE {text})", args
+
+
+def _entries_of(
+    meaning: FilterTranslator, table: str, number: int, clauses: Sequence[VisibilityClause], now: int, row: str
+) -> tuple[str, Sql]:
+    """Return the FROM clause and the condition for the entries ``x`` of a row's parameter that a clause which covers the row admits."""
+    of_param: Sql = (f"x.rid = {row}.rid AND x.param = ?", (number,))
     if len({clause.classes for clause in clauses}) == 1:
-        text, args = both(of_param, class_admitted("x", clauses[0].classes))
-        return f"({value} WHERE {text})", args
+        return of_row(table, "x"), both(of_param, class_admitted("x", clauses[0].classes))
     admitted = either(*[both(class_admitted("x", clause.classes), meaning.covers(clause, now)) for clause in clauses])
-    text, args = both(of_param, ("r.rid = c.rid", ()), admitted)
-    return f"({value} CROSS JOIN res r WHERE {text})", args
+    return f"{of_row(table, 'x')} CROSS JOIN res r", both(of_param, (f"r.rid = {row}.rid", ()), admitted)
+
+
+def _chained_value(meaning: FilterTranslator, key: SortKey, clauses: Sequence[VisibilityClause], now: int, row: str) -> Sql:
+    """Return the least or greatest of the values to which the steps of a key lead."""
+    found = [_value_through(meaning, step, clauses, now, row) for step in key.steps]
+    led = [value for value in found if value is not None]
+    if not led:
+        return "NULL", ()
+    union = " UNION ALL ".join([f"SELECT {text} AS v" for text, _ in led])
+    return f"(SELECT {'max' if key.by_greatest else 'min'}(v) FROM ({union}))", tuple([arg for _, args in led for arg in args])
+
+
+def _value_through(meaning: FilterTranslator, step: SortStep, clauses: Sequence[VisibilityClause], now: int, row: str) -> Sql | None:
+    """Return the value of the rows to which a step leads; None if it leads nowhere."""
+    target, number = FilterTranslator(step.type, meaning.names), parameter_number(meaning.type, step.param, "reference", meaning.names)
+    sight = step.visibility or Visibility()
+    seen = conditions.effective_clauses(sight)
+    visible = either(*[target.covers(clause, sight.now) for clause in seen])
+    if number is None or target.type_number is None or visible == FALSE:
+        return None
+    other = f"{row}_"
+    value, value_args = sort_value(target, step.key, seen, sight.now, other)
+    entries, (text, args) = _entries_of(meaning, "ref", number, clauses, now, row)
+    prefix = step.type + "/"
+    named, named_args = f"{other}.type = ? AND {other}.id = substr(x.target, ?)", (target.type_number, len(prefix) + 1)
+    sql = (
+        f"(SELECT {'max' if step.key.by_greatest else 'min'}({value}) FROM {entries} CROSS JOIN res {other} INDEXED BY res_id"
+        f" WHERE {text} AND x.target >= ? AND x.target < ? AND {named}"
+        f" AND EXISTS (SELECT 1 FROM res r WHERE r.rid = {other}.rid AND {visible[0]}))"
+    )
+    return sql, (*value_args, *args, prefix, after_prefix(prefix), *named_args, *visible[1])
 
 
 def _after_position(sort: tuple[SortKey, ...], after: Position, place_column: str, place: int) -> Sql:
