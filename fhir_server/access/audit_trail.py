@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from fhir_server.access.audit_projection import Actor, read_line, targets, visible_event, whole_event
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.versions import last_updated_entry
-from fhir_server.access.view import View, VisibleVersion, not_found
+from fhir_server.access.view import View, not_found
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.consent import decision
 from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.visibility_classes import VisibilityClass

@@ -12,7 +12,7 @@ import re
 from hashlib import blake2b
 from typing import Final
 
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.visible_versions import VisibleVersion
 
 # Some clients send a tag without its quotation marks.
 _TAG: Final = re.compile(r'(?:W/)?(?:"([^"]*)"|([A-Za-z0-9.\-]+))')

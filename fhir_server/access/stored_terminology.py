@@ -21,7 +21,7 @@ from fhir_server.terminology.shipped import R4, Guide
 from fhir_server.terminology.sources import Kind, Loaded, Terminology
 
 if TYPE_CHECKING:
-    from fhir_server.access.view import VisibleVersion
+    from fhir_server.access.visible_versions import VisibleVersion
 
 Find = Callable[[str, Filter, int], Awaitable["list[VisibleVersion]"]]
 """The visible rows of a type that meet a condition; none if no scope covers the type."""

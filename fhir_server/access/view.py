@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile, zip_longest
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +19,7 @@ from fhir_server.access.stored_terminology import codes_of, terminology_of
 from fhir_server.access.version_numbers import Sight
 from fhir_server.access.visible_changes import EntryKey, HistoryPeriod, VisibleChanges
 from fhir_server.access.visible_history import VisibleHistory
+from fhir_server.access.visible_versions import VisibleChangesPage, VisibleHistoryPage, VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.search import code_sets, hidden_references, match, steps
 from fhir_server.search.filters import EVERYTHING, Filter, IdIs
@@ -30,55 +30,6 @@ from fhir_server.smart.core.scopes import INTERACTIONS
 from fhir_server.store import Row, Snapshot
 from fhir_server.store.logs import AUDIT_LOG
 from fhir_server.terminology.sources import Terminology
-
-
-class VisibleVersion(msgspec.Struct, frozen=True):
-    """A version of a resource as one caller sees it.
-
-    ``updated``: microseconds; ``body``: JSON text, empty for a deletion; ``is_complete``: nothing can be hidden from this caller.
-    """
-
-    type: str
-    id: str
-    version: int
-    updated: int
-    body: bytes
-    interaction: str = "create"
-    is_complete: bool = False
-
-
-class VisiblePage(NamedTuple):
-    """Rows in order, and where the next page starts (None: these were the last).
-
-    ``total``: the number of rows that match in all, if the store knows it without another query, else None.
-    """
-
-    versions: list[VisibleVersion]
-    next: Position | None
-    total: int | None = None
-
-
-class VisibleHistoryPage(NamedTuple):
-    """Versions, newest first, and the number before which the next page starts (None: these were the last).
-
-    ``total``: how many there are in all (None: it is not known without reading them).
-    """
-
-    versions: list[VisibleVersion]
-    next: int | None
-    total: int | None
-
-
-class VisibleChangesPage(NamedTuple):
-    """Versions of several resources, and the entry after which the next page starts (None: these were the last).
-
-    ``total``: how many there are in all (None: it is not known without reading them).
-    """
-
-    versions: list[VisibleVersion]
-    next: EntryKey | None
-    total: int | None
-
 
 _INDEXED = 200  # bytes that the index entries of a row take, about
 _NUMBER = re.compile("[1-9][0-9]{0,9}")

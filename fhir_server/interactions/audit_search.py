@@ -10,7 +10,8 @@ from typing import Final
 from fhir_server import jsontext
 from fhir_server.access.audit_trail import START, TYPE, AuditTrail
 from fhir_server.access.versions import last_updated_entry
-from fhir_server.access.view import View, VisiblePage, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.search import index, match
 from fhir_server.search.filters import EVERYTHING, Filter

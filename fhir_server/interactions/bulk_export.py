@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from fhir_server import budget
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import http_date, instant_text
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import bulk_export_deletions, bulk_export_job, bulk_export_request, preconditions

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
 from fhir_server.access.visible_changes import HistoryPeriod, entry_key
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions.bundle_json import string
 from fhir_server.search.filters import Filter

@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import bulk_export_deletions
 from fhir_server.interactions.bulk_export_request import ExportRequest

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from fhir_server.access.etags import etag
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import instant_text
 from fhir_server.errors import Issue, outcome
 from fhir_server.interactions.messages import format_query

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import criteria, preconditions, provenance_header, write, write_rights
 from fhir_server.interactions.messages import AuditContext, Request, Response

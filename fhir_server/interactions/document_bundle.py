@@ -10,7 +10,8 @@ from hashlib import sha256
 from uuid import NAMESPACE_URL, uuid5
 
 from fhir_server import budget
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import instant_text
 from fhir_server.resources.references import versioned_target
 from fhir_server.search.filters import IdIs

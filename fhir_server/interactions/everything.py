@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from fhir_server import budget, jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisiblePage, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, paged_parameters, preconditions
 from fhir_server.interactions.bulk_export_request import member_patients

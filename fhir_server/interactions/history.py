@@ -6,8 +6,9 @@ from collections.abc import Collection
 from datetime import tzinfo
 from typing import Final
 
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
 from fhir_server.access.visible_changes import EntryKey, HistoryPeriod, entry_key
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, paged_parameters, preconditions
 from fhir_server.interactions.messages import JSON, Request, Response

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from fhir_server import budget
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.json_slices import value_in_steps
 from fhir_server.resources.references import LiteralReference, parse_reference
 from fhir_server.resources.server_base import server_base

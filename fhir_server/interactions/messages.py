@@ -12,7 +12,8 @@ import msgspec
 
 from fhir_server.access.etags import etag
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import ShownRow, VisibleVersion
+from fhir_server.access.view import ShownRow
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import http_date
 from fhir_server.errors import Problem
 from fhir_server.smart.tokens.tokens import Principal

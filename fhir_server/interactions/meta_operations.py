@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from fhir_server import jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion, not_found
+from fhir_server.access.view import View, not_found
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.consent.security_labels import is_restraint
 from fhir_server.errors import Problem
 from fhir_server.interactions import preconditions, provenance_header

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fhir_server import jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.security_labels import is_restraint
 from fhir_server.errors import Issue, Problem

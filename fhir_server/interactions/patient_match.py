@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from fhir_server import budget, jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.consent.policy import ActorKind
 from fhir_server.errors import Problem
 from fhir_server.interactions import bundle_json, match_scores, preconditions

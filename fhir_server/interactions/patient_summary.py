@@ -14,7 +14,8 @@ from xml.sax.saxutils import escape
 
 from fhir_server import budget, jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import SECOND, instant_text
 from fhir_server.errors import Problem
 from fhir_server.interactions import document_bundle, preconditions

@@ -25,7 +25,8 @@ from typing import Final
 import msgspec
 
 from fhir_server.access import etags
-from fhir_server.access.view import VisibleVersion, not_found
+from fhir_server.access.view import not_found
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import SECOND, micros_of
 from fhir_server.errors import Problem
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers

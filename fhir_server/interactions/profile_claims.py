@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from fhir_server import jsontext
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.packages.validator import ProfileValidator
 from fhir_server.writing.draft import Draft
 from fhir_server.writing.meta import meta_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import preconditions, subscription_search
 from fhir_server.interactions.messages import JSON, Request, Response, version_headers

@@ -12,7 +12,8 @@ from hashlib import sha256
 from fhir_server import budget
 from fhir_server.access.audit_trail import TYPE as AUDIT_EVENT
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisiblePage, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisiblePage, VisibleVersion
 from fhir_server.errors import Issue
 from fhir_server.interactions import bundle_json, preconditions
 from fhir_server.interactions.audit_search import AuditSearch

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from fhir_server import jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.consent.policy import ActorKind
 from fhir_server.consent.security_labels import REPORTED_BY
 from fhir_server.consent.sensitivity_codes import SensitivityCodes

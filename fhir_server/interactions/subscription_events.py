@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final, NamedTuple
 
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
 from fhir_server.access.visible_changes import EntryKey, HistoryPeriod
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.interactions.subscription_plan import Plan
 from fhir_server.interactions.subscription_records import SentEvent
 from fhir_server.search import query

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fhir_server import jsontext
-from fhir_server.access.view import VisibleVersion
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import instant_text
 from fhir_server.interactions.subscription_plan import Plan
 from fhir_server.interactions.subscription_records import Subscription

@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from fhir_server import jsontext
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
 from fhir_server.access.visible_changes import EntryKey
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.clock import MAX_INSTANT, SECOND, instant_text
 from fhir_server.errors import Problem
 from fhir_server.interactions.subscription_plan import Plan, plan_of

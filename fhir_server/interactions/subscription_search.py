@@ -7,7 +7,8 @@ from typing import Final
 
 from fhir_server import jsontext
 from fhir_server.access.versions import last_updated_entry
-from fhir_server.access.view import View, VisiblePage, VisibleVersion, not_found
+from fhir_server.access.view import View, not_found
+from fhir_server.access.visible_versions import VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import subscription_records
 from fhir_server.interactions.owned_jobs import owner

@@ -12,7 +12,8 @@ import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Issue, Problem
 from fhir_server.interactions import criteria, preconditions, provenance_header, read, subscription_events, subscription_records
 from fhir_server.interactions import subscription_search as search

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from fhir_server.access.view import VisiblePage, VisibleVersion
+from fhir_server.access.visible_versions import VisiblePage, VisibleVersion
 from fhir_server.search.rows import Position
 
 Find = Callable[[str, int, Position | None], Awaitable[VisiblePage]]

@@ -13,7 +13,8 @@ import msgspec
 
 from fhir_server import jsontext
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import meta_rights, preconditions, statements, write_rights
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fhir_server.access.view import VisibleVersion, not_found
+from fhir_server.access.view import not_found
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Issue, Problem, outcome
 from fhir_server.interactions import (
     app_state,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import app_state
 from fhir_server.interactions.messages import Request

@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from fhir_server import budget
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.clock import SECOND
 from fhir_server.errors import Problem

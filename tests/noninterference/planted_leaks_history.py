@@ -7,8 +7,9 @@ from typing import Any
 
 from fhir_server.access import visible_changes
 from fhir_server.access.permissions import Permissions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
 from fhir_server.access.visible_changes import HistoryPeriod, VisibleChanges
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.interactions import history
 from fhir_server.store.changes import ChangeKey
 from tests.noninterference.planted_leaks import Patch, leak, of_record, unlimited

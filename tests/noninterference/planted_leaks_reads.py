@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from fhir_server.access import versions, visible_parts
-from fhir_server.access.view import View, VisibleHistoryPage, VisibleVersion, not_found
+from fhir_server.access.view import View, not_found
 from fhir_server.access.visible_history import NumberedPage, VisibleHistory
+from fhir_server.access.visible_versions import VisibleHistoryPage, VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import messages, read, write
 from fhir_server.search.filters import EVERYTHING

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.access import stored_terminology, versions
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import paged_parameters, search
 from fhir_server.search import hidden_references, match, words

@@ -12,6 +12,7 @@ import pytest
 
 from fhir_server import jsontext
 from fhir_server.access import view
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.store import Row
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference import comparison
@@ -151,7 +152,7 @@ def test_answer_that_lacks_a_required_element_is_detected(monkeypatch: pytest.Mo
     """Cut a required element from every Observation: the control reads of a case find that the rest is no valid R4."""
     exact = view.View._without_hidden_parts
 
-    def cut(self: view.View, row: Row, *what: Any) -> view.VisibleVersion:
+    def cut(self: view.View, row: Row, *what: Any) -> VisibleVersion:
         version = exact(self, row, *what)
         if row.type != "Observation" or not version.body:
             return version

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from fhir_server import jsontext
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.search import composites, index, words
 from fhir_server.search.filters import EVERYTHING, IdIs

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fhir_server import budget
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.errors import Problem
 from fhir_server.packages.inner_resources import PlacedResource, with_inner

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server.access.view import View, VisibleVersion
+from fhir_server.access.view import View
+from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.packages.loading import Packages
 from fhir_server.packages.validator import required_of
 from fhir_server.search.visibility import Visibility
