@@ -106,7 +106,8 @@ class Components:
 
     def dispatcher(self, report: Callable[[Mapping[str, int]], None]) -> Dispatcher:
         """What delivers the notifications of Subscriptions; ``report`` is told how many have which status."""
-        delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request)
+        limits = request_limits(self.settings).budget
+        delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request, self.clock, limits)
         return Dispatcher(self.service, delivery, str(uuid.uuid4()), self.clock, report)
 
     async def prepare(self) -> None:

@@ -43,9 +43,7 @@ async def status(view: View, request: Request, service: Service) -> Response:
     if len(request.path) == 3:
         found: Sequence[Stored] = [await subscription_search.read(view, request.path[1])]
     else:
-        ids = set(asked.all("id"))
-        readable = [stored for stored in await subscription_search.own(view) if not ids or stored.id in ids]
-        found = [await subscription_search.read(view, stored.id) for stored in readable]
+        found = await subscription_search.readable(view, frozenset(asked.all("id")))
     wanted = set(asked.all("status"))
     entries = [_status_entry(stored, service) for stored in found if not wanted or stored.subscription.status in wanted]
     itself = bundle_json.query_url(service.base, "/".join(request.path), asked.given())

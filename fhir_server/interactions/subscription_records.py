@@ -165,8 +165,12 @@ async def add(values: KeyValueStore, id: str, subscription: Subscription, mark: 
 async def replace(values: KeyValueStore, stored: Stored, changed: Subscription) -> Stored | None:
     """Store a changed Subscription.  None, and nothing is stored, if it was changed or ended since it was read."""
     record = msgspec.json.encode(changed)
-    done = await values.replace_value(KIND, stored.key, stored.record, record, changed.expires)
-    return Stored(stored.key, changed, record) if done else None
+    if not await values.replace_value(KIND, stored.key, stored.record, record, changed.expires):
+        return None
+    if changed.expires != stored.subscription.expires:  # its place is free when it is gone
+        id = stored.id.encode()
+        await values.replace_value(_SLOT, f"{changed.owner}/{changed.slot}", id, id, changed.expires)
+    return Stored(stored.key, changed, record)
 
 
 async def remove(values: KeyValueStore, stored: Stored, now: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from fhir_server import jsontext
@@ -29,12 +29,23 @@ async def own(view: View) -> list[Stored]:
 
 async def read(view: View, id: str, interactions: str = "r") -> Stored:
     """The caller's Subscription, under a scope for any of ``interactions``.  Raises Problem ``not_found`` or ``forbidden``."""
-    view.permissions.require(TYPE, interactions[0])  # type: ignore[arg-type]
-    found = [stored for stored in await own(view) if stored.id == id]
-    if not found or not match.matches(view.permissions.scope_condition(TYPE, interactions), searchable(found[0].version()), frozenset({0})):
+    found = await readable(view, frozenset({id}), interactions)
+    if not found:
         raise not_found(TYPE, id)
-    view.shown.append(((), TYPE, id))
     return found[0]
+
+
+async def readable(view: View, ids: Collection[str] = (), interactions: str = "r") -> list[Stored]:
+    """Those of the caller's Subscriptions, all or the ones with these ids, that a scope for any of ``interactions`` covers.
+
+    Raises Problem ``forbidden``.
+    """
+    view.permissions.require(TYPE, interactions[0])  # type: ignore[arg-type]
+    covered = view.permissions.scope_condition(TYPE, interactions)
+    wanted = [stored for stored in await own(view) if not ids or stored.id in ids]
+    found = [stored for stored in wanted if match.matches(covered, searchable(stored.version()), frozenset({0}))]
+    view.shown += [((), TYPE, stored.id) for stored in found]
+    return found
 
 
 class SubscriptionSearch:

@@ -25,10 +25,12 @@ from fhir_server.interactions.subscription_records import TYPE, Stored, Subscrip
 from fhir_server.search import match
 from fhir_server.smart.core.scopes import ScopeInteraction
 from fhir_server.smart.tokens import lasting
+from fhir_server.smart.tokens.tokens import Principal
 from fhir_server.writing.draft import Draft
 
 _SENT_BY_SERVER: Final = frozenset({"resourceType", "id", "meta", "status", "_status", "error", "_error"})
 _AGAIN: Final = frozenset({"requested", "active", "error"})
+MAX_BYTES: Final = 64 * 1024  # each server process holds all Subscriptions in memory
 _ATTEMPTS: Final = 8
 _MILLISECOND: Final = 1000
 
@@ -86,10 +88,14 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
         stored = await search.read(view, request.path[1], "u")
         preconditions.require_unchanged(request, stored.version())
         await _require_allowed(view, draft, plan, service, "u")
+        caller.append(view.permissions.principal)
         return stored
 
+    caller: list[Principal] = []
     for _ in range(_ATTEMPTS):
         stored = await service.read_with_view(request, audit, found)
+        if draft.value["status"] != "off":
+            await _require_grant(stored, caller[-1], service, request.now)
         changed = _changed(stored.subscription, draft, plan, service, request.now)
         if await subscription_records.replace(service.store.key_values, stored, changed):
             await subscription_records.note_change(service.store.key_values, service.new_id())
@@ -126,6 +132,8 @@ async def _received(request: Request, service: Service) -> tuple[Draft, Plan]:
     request.require_json()
     criteria.require_none(request)
     provenance_header.require_none(request)
+    if len(request.body) > MAX_BYTES:
+        raise Problem("too_large", f"A Subscription may have at most {MAX_BYTES // 1024} KiB.")
     draft = await service.parser.draft(request.body, TYPE, base=service.base)
     plan = plan_of(draft.value, service.base, service.endpoints)
     if plan.end is not None and plan.end <= request.now:
@@ -140,6 +148,21 @@ async def _require_allowed(view: View, draft: Draft, plan: Plan, service: Servic
     if not match.matches(view.permissions.scope_condition(TYPE, interaction), row, frozenset({0})):
         raise Problem("forbidden", "No scope covers this Subscription.")
     await subscription_events.require_answerable(view, plan, service.base)
+
+
+async def _require_grant(stored: Stored, caller: Principal, service: Service, now: int) -> None:
+    """Require that the caller has what the Subscription's grant has, on which its notifications rest.
+
+    Another grant of the same person to the same app may be narrower: other scopes, other labels withheld.  Raises Problem ``forbidden``.
+    """
+    grant = stored.subscription.grant
+    subscriber = await lasting.resolve_lasting(service.store, grant, now)
+    if subscriber is None:
+        raise Problem("forbidden", "The access with which the Subscription was made has ended. Delete it and make a new one.")
+    is_of_grant = grant.username is None or grant.family == caller.family
+    if not is_of_grant or not {scope.text for scope in subscriber.scopes} <= {scope.text for scope in caller.scopes}:
+        text = "The Subscription was made with another grant or more scopes than this token's. It can be set to off, or deleted."
+        raise Problem("forbidden", text)
 
 
 def _changed(stored: Subscription, draft: Draft, plan: Plan, service: Service, now: int) -> Subscription:

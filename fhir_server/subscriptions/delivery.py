@@ -1,7 +1,10 @@
 """One attempt to tell the endpoint of a Subscription what it has not been told yet: at least once, and in order.
 
-The access on which the Subscription rests is resolved again at each attempt, and the events are found in a View of that moment; after
-a failure nothing is kept of what was to be sent.  What the resource says of a failure depends on the endpoint alone.
+The access on which the Subscription rests is resolved again for each notification, and the events are found in a View of that moment;
+after a failure nothing is kept of what was to be sent.  What the resource says of a failure depends on the endpoint alone.
+
+An attempt may follow a change that the subscriber does not see.  So what an attempt leaves behind when it finds no event, the end of a
+Subscription and how far its history has been looked at, is stored by attempts at fixed times only (``periodic``).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from fhir_server import budget
 from fhir_server.access.view import View
 from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.budget import Budget, BudgetLimits
-from fhir_server.clock import SECOND
+from fhir_server.clock import SECOND, Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import subscription_records
 from fhir_server.interactions.messages import AuditContext, Request
@@ -38,10 +41,12 @@ ERROR_AFTER: Final = 3  # failures in a row: the status is error then
 GIVE_UP_AFTER: Final = 24 * 3600 * SECOND  # of failures: the status is off then
 NOT_ACCEPTED: Final = "The endpoint does not accept notifications."
 GIVEN_UP: Final = "The endpoint did not accept notifications for a day."
+TOO_COSTLY: Final = "The search of the Subscription costs more than a request may."
 OVER: Final = "The end of the Subscription has been reached."
 NO_ACCESS: Final = "The access with which the Subscription was made has ended."
 NOT_SUPPORTED: Final = "The server does not support this Subscription any more."
 _ROUNDS: Final = 10  # notifications in one attempt
+_LONGEST: Final = 5 * SECOND  # of an attempt, after which the next notification waits for the next one
 _KEEP_PROGRESS: Final = 300 * SECOND  # of changes that were no events: the server that delivers next looks at them again
 _FHIR: Final = "application/fhir+json"
 _log = logging.getLogger("fhir_server")
@@ -60,7 +65,11 @@ class Attempt:
 
 @dataclass(slots=True)
 class Delivery:
-    """Makes attempts.  ``network``: how endpoints are reached; ``record``: adds lines to the audit log.
+    """Makes attempts.
+
+    ``network``  how endpoints are reached; ``record``: adds lines to the audit log
+    ``clock``    tells how long an attempt has taken, and the instant of its further notifications
+    ``limits``   what finding the events of one notification may spend
 
     ``_ahead`` remembers, by key, how far this process has looked beyond what a record says, without finding events.
     """
@@ -68,22 +77,27 @@ class Delivery:
     service: Service
     network: Callable[[], Network]
     record: Record
+    clock: Clock
+    limits: BudgetLimits
     _ahead: dict[str, tuple[Progress, Progress]] = field(default_factory=dict)
 
-    async def attempt(self, key: str, now: int, horizon: int) -> Attempt:
-        """Tell the endpoint of what happened before ``horizon``, a whole millisecond; ``now`` in microseconds."""
+    async def attempt(self, key: str, now: int, horizon: int, *, periodic: bool) -> Attempt:
+        """Tell the endpoint of what happened before ``horizon``, a whole millisecond; ``now`` in microseconds.
+
+        ``periodic``: whether the attempt is made at this moment whatever has changed.
+        """
         stored = await subscription_records.find(self.service.store.key_values, key, now)
         if stored is None or stored.subscription.status == "off" or stored.subscription.due > now:
             return Attempt()
         status = stored.subscription.status
-        after = await self._attempt(stored, now, horizon)
+        after = await self._attempt(stored, now, horizon, periodic=periodic)
         return Attempt(after is not None and after.again, after is None or after.stored.subscription.status != status)
 
     def forget(self, keys: set[str]) -> None:
         """Forget all Subscriptions but these."""
         self._ahead = {key: progress for key, progress in self._ahead.items() if key in keys}
 
-    async def _attempt(self, stored: Stored, now: int, horizon: int) -> _After | None:
+    async def _attempt(self, stored: Stored, now: int, horizon: int, *, periodic: bool) -> _After | None:
         """None if somebody else changed the record meanwhile: the next attempt reads it again."""
         subscription, service = stored.subscription, self.service
         try:
@@ -97,28 +111,41 @@ class Delivery:
             return await self._end(stored, OVER, now)
         principal = await lasting.resolve_lasting(service.store, subscription.grant, now)
         if principal is None:
-            return await self._end(stored, NO_ACCESS, now)
+            return await self._end(stored, NO_ACCESS, now) if periodic else _After(stored, again=True)
         if not subscription.asked:
             accepted = await self._tell(stored, plan, "handshake", now, [])
             return await self._told(stored, now, again=True) if accepted else await self._failed(stored, now)
-        last = _After(stored)
-        for _ in range(_ROUNDS):
-            after = await self._tell_events(last.stored, plan, principal, now, horizon)
-            if after is None:
-                return None
-            if not after.again:
-                return await self._tell_heartbeat(after, plan, now)
-            last = after
-        return last
+        return await self._tell_all(stored, plan, principal, now, horizon, periodic=periodic)
 
-    async def _tell_events(self, stored: Stored, plan: Plan, principal: Principal, now: int, horizon: int) -> _After | None:
+    async def _tell_all(self, stored: Stored, plan: Plan, principal: Principal, now: int, horizon: int, *, periodic: bool) -> _After | None:
+        """Some notifications, each of its own moment; the next attempt goes on where this one stops."""
+        began, subscriber, after = now, principal, _After(stored)
+        for _ in range(_ROUNDS):
+            told = await self._tell_events(after.stored, plan, subscriber, now, horizon, periodic=periodic)
+            if told is None or not told.again:
+                return told and await self._tell_heartbeat(told, plan, now)
+            after, now = told, max(now, self.clock())
+            resolved = await lasting.resolve_lasting(self.service.store, stored.subscription.grant, now)
+            if resolved is None or now - began >= _LONGEST or (plan.end is not None and plan.end <= now):
+                break
+            subscriber = resolved
+        return after
+
+    async def _tell_events(
+        self, stored: Stored, plan: Plan, principal: Principal, now: int, horizon: int, *, periodic: bool
+    ) -> _After | None:
         subscription, audit = stored.subscription, AuditContext()
         begun = Progress(subscription.since, subscription.after)
         known, ahead = self._ahead.get(stored.key, (begun, begun))
-        found = await self._find(plan, principal, ahead if known == begun else begun, now, horizon, audit)
+        try:
+            found = await self._find(plan, principal, ahead if known == begun else begun, now, horizon, audit)
+        except Problem as problem:
+            if problem.kind != "too_costly":
+                raise
+            return await self._failed(stored, now, TOO_COSTLY)
         if not found.events:
             self._ahead[stored.key] = begun, found.progress
-            if found.more or found.progress.since - begun.since > _KEEP_PROGRESS:
+            if found.more or (periodic and found.progress.since - begun.since > _KEEP_PROGRESS):
                 reached = msgspec.structs.replace(subscription, since=found.progress.since, after=found.progress.after)
                 return await self._replaced(stored, reached, again=found.more)
             return _After(stored)
@@ -147,7 +174,7 @@ class Delivery:
                     return await next_events(view, plan, self.service.base, progress, horizon)
 
         try:
-            return await budget.metered(find(), Budget(BudgetLimits()))
+            return await budget.metered(find(), Budget(self.limits))
         except Problem as problem:
             if problem.kind not in ("forbidden", "invalid"):
                 raise
@@ -184,13 +211,13 @@ class Delivery:
             stored, msgspec.structs.replace(told, asked=True, failures=0, failing_since=0, due=0, sent=now), again=again
         )
 
-    async def _failed(self, stored: Stored, now: int) -> _After | None:
+    async def _failed(self, stored: Stored, now: int, why: str = "") -> _After | None:
         subscription = stored.subscription
         failures, since = subscription.failures + 1, subscription.failing_since or now
         if now - since >= GIVE_UP_AFTER:
-            return await self._end(stored, GIVEN_UP, now)
+            return await self._end(stored, why or GIVEN_UP, now)
         if failures >= ERROR_AFTER:
-            subscription = subscription.with_status("error", now, NOT_ACCEPTED)
+            subscription = subscription.with_status("error", now, why or NOT_ACCEPTED)
         due = now + PAUSES[min(failures, len(PAUSES)) - 1]
         return await self._replaced(stored, msgspec.structs.replace(subscription, failures=failures, failing_since=since, due=due))
 

@@ -3,6 +3,9 @@
 Of several servers on one store one delivers, the holder of a lease; another takes over when it has lapsed.  A change of the store costs
 an attempt for the Subscriptions to its type, and no change costs one look at each type.  An endpoint that does not answer holds up its
 own Subscription and no other.
+
+An attempt may follow a change that the subscriber does not see.  So a Subscription ends at times that do not depend on changes: when
+its own end has come, and at an attempt that is made once a minute, at a second of its own, when its access is looked at.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
+from zlib import crc32
 
-from fhir_server.clock import SECOND, Clock
+from fhir_server.clock import MAX_INSTANT, SECOND, Clock
 from fhir_server.errors import Problem
 from fhir_server.interactions import subscription_records
 from fhir_server.interactions.service import Service
@@ -31,19 +35,27 @@ _PUBLISHED_LIFE: Final = 60 * SECOND
 _RELIST: Final = 60 * SECOND
 _AT_A_TIME: Final = 64
 _OF_ONE_OWNER: Final = 4
+_PERIOD: Final = 60 * SECOND
 _MILLISECOND: Final = 1000
 _log = logging.getLogger("fhir_server")
 
 
 class _Known:
-    """What this process knows of a Subscription: its type, when it is due, and until when it has been looked at."""
+    """What this process knows of a Subscription: its type, when it is due and ends, and when it was looked at."""
 
-    def __init__(self, stored: Stored, type: str, heartbeat: int) -> None:
+    def __init__(self, stored: Stored, type: str, heartbeat: int, end: int, last_periodic: int) -> None:
         self.stored = stored
         self.type = type
         self.heartbeat = heartbeat
+        self.end = end
+        self.last_periodic = last_periodic
+        self._second = crc32(stored.key.encode()) % _PERIOD
         self.looked = 0
         self.retry = False
+
+    def is_periodic(self, now: int) -> bool:
+        """Whether the next periodic attempt has come: once in each of its minutes, by the clock alone."""
+        return (now - self._second) // _PERIOD > (self.last_periodic - self._second) // _PERIOD
 
 
 class Dispatcher:
@@ -119,13 +131,16 @@ class Dispatcher:
             return False
         if known.retry or subscription.status == "requested" or subscription.failures:
             return True
+        if known.end <= now or known.is_periodic(now):
+            return True
         beats = bool(known.heartbeat) and now - subscription.sent >= known.heartbeat
         return beats or self._changed.get(known.type, 0) > known.looked
 
     async def _attempt(self, key: str, known: _Known, now: int, horizon: int) -> None:
-        attempt = Attempt(again=True)
+        attempt, periodic = Attempt(again=True), known.is_periodic(now)
         try:
-            attempt = await self._delivery.attempt(key, now, horizon)
+            attempt = await self._delivery.attempt(key, now, horizon, periodic=periodic)
+            known.last_periodic = now if periodic else known.last_periodic
             known.looked = horizon
             await self._refresh(key, known, now)
         except Problem as problem:
@@ -161,16 +176,16 @@ class Dispatcher:
             if before is not None and before.stored.record == stored.record:
                 known[stored.key] = before
             elif stored.subscription.status != "off":
-                known[stored.key] = self._read(stored)
+                known[stored.key] = self._read(stored, before.last_periodic if before is not None else 0)
         self._known = known
         self._delivery.forget(set(known))
 
-    def _read(self, stored: Stored) -> _Known:
-        type, heartbeat = "", 0
+    def _read(self, stored: Stored, last_periodic: int) -> _Known:
+        type, heartbeat, end = "", 0, MAX_INSTANT
         with suppress(Problem):  # what is not supported any more is ended by its attempt
             plan = stored.subscription.plan(self._service.base, self._service.endpoints)
-            type, heartbeat = plan.type, plan.heartbeat
-        known = _Known(stored, type, heartbeat)
+            type, heartbeat, end = plan.type, plan.heartbeat, plan.end or MAX_INSTANT
+        known = _Known(stored, type, heartbeat, end, last_periodic)
         known.retry = True
         return known
 

@@ -7,11 +7,12 @@ from base64 import b64encode
 from datetime import date, datetime
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
 from fhir_server.audit import LOG_NAME
-from fhir_server.clock import SECOND
+from fhir_server.clock import SECOND, instant_text
 from fhir_server.consent.security_labels import ACT_CODE
 from fhir_server.interactions import subscription_records
 from fhir_server.smart.accounts import users
@@ -19,7 +20,10 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core import token_grants
 from fhir_server.smart.core.context import digest
-from tests.served import micros
+from fhir_server.subscriptions import dispatcher
+from fhir_server.subscriptions.dispatcher import LEASE
+from fhir_server.web.public_fetch import Network
+from tests.served import Served, micros
 from tests.subscriptions.environment import Subscribing, by_criteria, by_topic, lab
 
 RELEASE = "https://fhir-server.example/ig/StructureDefinition/release-at"
@@ -123,6 +127,69 @@ def test_a_subscription_of_a_person_ends_with_the_last_token_of_the_grant(world:
     world.look()
     world.look()
     assert world.endpoint.bundles() == [] and world.counts["off"] == 1
+
+
+@pytest.mark.parametrize("ends", ["by itself", "with its access"])
+def test_no_hidden_write_shows_when_a_subscription_ends(ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two worlds, one with hidden writes: the same versions of the Subscription at the same moments, and the last one is off."""
+    monkeypatch.setattr(dispatcher, "crc32", lambda key: 0)  # the ids differ
+    seen = []
+    for secrets in (True, False):
+        world = Subscribing(Served())
+        body = by_topic()
+        if ends == "by itself":
+            body["end"] = instant_text(world.served.parts.clock() + 3600 * SECOND)
+        id = world.active(world.served.app_token("parent-a", "teen"), body)
+        world.look(3581)
+        versions = []
+        for seconds in 13 * (7,):
+            if secrets:
+                world.write(hidden_lab())
+            world.look(seconds)
+            found = world.read(world.served.app_token("parent-a", "teen"), id).json
+            versions.append((found["status"], found.get("error"), found["meta"]))
+        seen.append(versions)
+        world.served.close()
+    assert seen[0] == seen[1]
+    assert seen[0][0][0] == "active" and seen[0][-1][0] == "off"
+
+
+@pytest.mark.parametrize("ahead", [250, 400])
+def test_no_hidden_write_shows_in_what_is_told_after_a_restart(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far a history has been looked at is stored at the same moments: what was released meanwhile is told in both, or in none."""
+    monkeypatch.setattr(dispatcher, "crc32", lambda key: 0)
+    seen = []
+    for secrets in (True, False):
+        world = Subscribing(Served())
+        world.active(world.served.app_token("parent-a", "teen"), by_topic())
+        world.write(lab() | {"extension": [{"url": RELEASE, "valueInstant": instant_text(world.served.parts.clock() + 200 * SECOND)}]})
+        for _ in range(ahead // 10):
+            if secrets:
+                world.write(hidden_lab())
+            world.look(10)
+        world.look(LEASE / SECOND + 1, world.new_dispatcher())
+        seen.append(len(world.endpoint.events()))
+        world.served.close()
+    assert seen[0] == seen[1]
+
+
+def test_each_notification_of_an_attempt_is_of_its_own_moment(world: Subscribing) -> None:
+    """A slow endpoint is not told of anything once the access has ended."""
+    served = world.served
+    world.active(served.app_token("parent-a", "teen"), by_criteria("Observation"))
+    world.look(3580)
+    for _ in range(3):
+        world.write(lab())
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        told.append(request)
+        served.at(served.parts.clock() + 4 * SECOND)
+        return httpx.Response(200)
+
+    told: list[httpx.Request] = []
+    object.__setattr__(served.parts.smart, "network", Network(served.parts.smart.network.resolve, httpx.MockTransport(slow)))
+    world.look(6)
+    assert len(told) == 1, "the token lived until two seconds after it was told"
 
 
 def test_a_subscription_of_a_system_outlives_its_token(world: Subscribing) -> None:
@@ -253,3 +320,37 @@ def test_each_delivery_is_in_the_audit_log(world: Subscribing) -> None:
     (line,) = [line for line in lines if line["event"].get("entity", [{}])[0].get("query")]
     assert [one["what"]["reference"] for one in line["event"]["entity"]] == [f"Subscription/{id}", "Patient/teen"]
     assert line["event"]["agent"][0]["altId"] == "parent-a"
+
+
+def test_no_other_grant_of_the_same_person_moves_a_subscription(world: Subscribing) -> None:
+    """The narrower one may end it; what it is told, and where, belongs to the grant on which it rests."""
+    served = world.served
+    owner, later = (served.app_token("adult", "adult") for _ in range(2))
+    id = world.active(owner, by_topic())
+    moved = by_topic(endpoint="https://other.example/") | {"id": id}
+    refused = served.request(later, "PUT", f"Subscription/{id}", body=moved)
+    assert refused.status == 403 and "another grant" in refused.body.decode()
+    world.write(lab("adult"))
+    world.look()
+    assert [request.headers["host"] for request in world.endpoint.requests] == 2 * ["app.example"]
+    assert served.request(owner, "PUT", f"Subscription/{id}", body=moved).status == 200
+    assert served.request(later, "PUT", f"Subscription/{id}", body=moved | {"status": "off"}).status == 200
+
+
+def test_a_narrower_token_of_a_system_does_not_move_its_subscription(world: Subscribing) -> None:
+    served = world.served
+    id = world.active(served.token(), by_topic())
+    narrow = served.token(scope="system/Subscription.cruds system/Observation.rs?category=laboratory")
+    assert served.request(narrow, "PUT", f"Subscription/{id}", body=by_topic() | {"id": id}).status == 403
+    assert served.request(served.token(), "PUT", f"Subscription/{id}", body=by_topic() | {"id": id}).status == 200
+
+
+def test_one_whose_access_has_ended_is_not_requested_again(world: Subscribing) -> None:
+    served = world.served
+    id = world.active(served.app_token("adult", "adult"), by_topic())
+    world.look(3700)
+    world.look(60)
+    token = served.app_token("adult", "adult")
+    assert world.read(token, id).json["status"] == "off"
+    answer = served.request(token, "PUT", f"Subscription/{id}", body=by_topic() | {"id": id})
+    assert answer.status == 403 and "has ended" in answer.body.decode()

@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from fhir_server.budget import BudgetLimits
 from fhir_server.clock import SECOND
 from fhir_server.smart.core.encryption import InvalidToken
-from fhir_server.subscriptions import delivery
+from fhir_server.subscriptions import delivery, dispatcher
 from fhir_server.subscriptions.dispatcher import LEASE
 from fhir_server.web.public_fetch import Network
 from fhir_server.writing.write_times import LATEST_DELAY, WritesInProgress, write_time
@@ -257,15 +258,17 @@ def test_a_version_is_not_dated_long_before_its_transaction(world: Subscribing) 
 
 
 @pytest.mark.parametrize("kind", ["by criteria", "by topic"])
-def test_no_change_costs_no_attempt(world: Subscribing, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_change_costs_no_attempt_but_the_periodic_ones(world: Subscribing, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "crc32", lambda key: 0)  # the id is random, and with it the second of periodic attempts
+    monkeypatch.setattr(dispatcher, "_PERIOD", 3600 * SECOND)
     world.active(world.served.token(), by_topic() if kind == "by topic" else by_criteria("Observation?code=718-7"))
     world.look()
     attempts: list[str] = []
     exact = delivery.Delivery.attempt
 
-    async def counted(self: Any, key: str, now: int, horizon: int) -> Any:
-        attempts.append(key)
-        return await exact(self, key, now, horizon)
+    async def counted(self: Any, key: str, now: int, horizon: int, *, periodic: bool) -> Any:
+        attempts.extend([] if periodic else [key])
+        return await exact(self, key, now, horizon, periodic=periodic)
 
     monkeypatch.setattr(delivery.Delivery, "attempt", counted)
     for _ in range(5):
@@ -276,3 +279,18 @@ def test_no_change_costs_no_attempt(world: Subscribing, kind: str, monkeypatch: 
     world.write(lab())
     world.look()
     assert len(attempts) == 1
+
+
+def test_a_search_that_costs_too_much_is_an_error_and_not_asked_each_second(world: Subscribing) -> None:
+    feed = world.served.token()
+    id = world.active(feed, by_topic("Observation", "id-only", "Observation?code=718-7"))
+    right = world.dispatcher._delivery.limits
+    world.dispatcher._delivery.limits = BudgetLimits(rows=0)
+    world.write(lab())
+    for _ in range(3):
+        world.look(300)
+    found = world.read(world.served.token(), id).json
+    assert (found["status"], found["error"]) == ("error", delivery.TOO_COSTLY) and world.endpoint.bundles() == []
+    world.dispatcher._delivery.limits = right
+    world.look(300)
+    assert len(world.endpoint.events()) == 1 and world.read(world.served.token(), id).json["status"] == "active"

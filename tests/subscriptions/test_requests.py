@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from fhir_server.clock import SECOND, instant_text
 from fhir_server.interactions.subscription_records import MAX_SUBSCRIPTIONS
+from fhir_server.interactions.subscription_write import MAX_BYTES
 from fhir_server.resources.validate import check
 from tests.subscriptions.environment import GUIDE, TOPIC, Subscribing, by_criteria, by_topic, lab, value
 
@@ -242,3 +244,32 @@ def test_the_capability_statement_says_what_there_is(shared: Subscribing) -> Non
     assert topics == {"Patient", "Observation", "MedicationStatement", "Appointment", "Account", "RelatedPerson"}
     assert {one["name"] for one in found["operation"]} >= {"status", "events"}
     assert "conditionalUpdate" not in found and found["versioning"] == "no-version"
+
+
+def test_status_of_all_leaves_out_what_the_scope_does_not_cover(world: Subscribing) -> None:
+    adult = world.served.app_token("adult", "adult")
+    id = world.active(adult, by_topic())
+    world.subscribe(adult, by_topic("Patient"))
+    active = world.served.app_token("adult", "adult", "patient/Subscription.rs?status=active")
+    answer = world.served.get(active, "Subscription/$status")
+    assert answer.status == 200 and answer.json["total"] == 1 and id in answer.body.decode()
+
+
+def test_the_place_of_one_that_is_over_is_free_when_it_is_gone(any_store: Subscribing) -> None:
+    feed = any_store.served.token()
+    end = instant_text(any_store.served.parts.clock() + 60 * SECOND)
+    ids = [any_store.subscribe(feed, by_topic() | {"end": end}) for _ in range(MAX_SUBSCRIPTIONS)]
+    for _ in range(1 + MAX_SUBSCRIPTIONS // 4):
+        any_store.look(120)
+    assert any_store.counts == {"off": MAX_SUBSCRIPTIONS}
+    any_store.subscribe(any_store.served.token(), by_topic(), 429)
+    any_store.served.at(any_store.served.parts.clock() + 31 * 24 * 3600 * SECOND)
+    assert any_store.read(any_store.served.token(), ids[0]).status == 404
+    any_store.subscribe(any_store.served.token(), by_topic())
+
+
+def test_a_subscription_is_small_because_each_process_holds_all_of_them(shared: Subscribing) -> None:
+    large = by_topic() | {"reason": MAX_BYTES * "x"}
+    for method, path in (("POST", "Subscription"), ("PUT", "Subscription/a")):
+        answer = shared.served.request(shared.served.token(), method, path, body=large | {"id": "a"})
+        assert answer.status == 413 and "64 KiB" in answer.body.decode()
