@@ -152,6 +152,9 @@ class FhirApi:
         except Problem as problem:
             response = Response(problem.status, problem.outcome())
             problem.let_go()
+        except Exception:
+            _log.exception("A page's request failed.")
+            response = Response(500, Problem("fault", "The server failed to answer; the failure has been logged.").outcome())
         finally:
             spending.release()
         response = await self._record(request, audit, response, line)

@@ -256,6 +256,7 @@ _SECOND: Final = {
     "DocumentReference": ("docStatus", _DOCUMENT_TEXT, "document status"),
     "Goal": ("achievementStatus", _ACHIEVED, "progress"),
 }
+_ANY: Final = {WITHDRAWN: "Entered in error: not valid"}
 _NONE: Final[tuple[str, Mapping[str, str], str]] = ("", {}, "")
 
 
@@ -275,7 +276,7 @@ def describe(resource: Mapping[str, object]) -> str:
         status, second = "", status
     if not status and not second:
         return "Status not stated"
-    said = [_WORDS[type].get(status, f"Status “{status}”")] if status else []
+    said = [_WORDS[type].get(status) or _ANY.get(status, f"Status “{status}”")] if status else []
     if second:
         said.append(words.get(second, f"{called} “{second}”"))
     text = ", ".join(said)

@@ -50,6 +50,14 @@ PAGES: dict[str, Callable[[Walk], object]] = {
     "password to set": lambda walk: walk.visit("/set-password"),
     "charts": lambda walk: walk.visit("/ehr", "clinician"),
     "chart": lambda walk: walk.visit("/ehr/adult", "clinician"),
+    "record": lambda walk: record(walk, "adult"),
+    "record of a teenager": lambda walk: record(walk, "parent-a", "Toni"),
+    "record with open menus": lambda walk: [summary.click() for summary in record(walk, "adult").all("summary")],
+    "results": lambda walk: record(walk, "adult", page="/results"),
+    "vital signs": lambda walk: record(walk, "adult", page="/vital-signs"),
+    "value": lambda walk: record(walk, "adult", page="/vital-signs").press("a.what"),
+    "documents": lambda walk: record(walk, "parent-a", "Toni", "/documents"),
+    "record that is not open": lambda walk: (walk.visit("/", "adult"), walk.visit("/r/invented")),
     "register an app": lambda walk: walk.visit("/register-app"),
     "registration refused": lambda walk: register(walk, "Demo phone app"),
     "app registered": lambda walk: register(walk, f"Diary of {token_hex(8)}"),
@@ -62,6 +70,14 @@ KINDS = "openid fhirUser launch/patient offline_access patient/Observation.rs pa
 def share(walk: Walk, name: str) -> None:
     walk.visit("/sharing", "adult").fill(name=name).one("input[name=level][value=standard]").click()
     walk.press(".new button.primary")
+
+
+def record(walk: Walk, username: str, name: str = "", page: str = "") -> Walk:
+    """Open a page of a record from the first page."""
+    walk.visit("/", username)
+    addresses = {link.text: link.get_attribute("href") for link in walk.all(".entries .name a")}
+    address = next(address for known, address in addresses.items() if name in known)
+    return walk.visit(str(address).removeprefix(walk.origin) + page)
 
 
 def register(walk: Walk, name: str) -> None:

@@ -73,7 +73,7 @@ def test_purged_versions_are_gone_from_answers_and_files(operator: Operator) -> 
     served, token = serving(operator)
     for number in range(1, 4):
         gone = served.get(token, f"{NAME}/_history/{number}")
-        assert (gone.status, gone.body) == (404, never.body)
+        assert (gone.status, gone.body) == (404, never.body.replace(b"/_history/77 ", b"/_history/%d " % number))
     history = served.get(token, f"{NAME}/_history")
     assert versions_of(history) == [("PUT", "5"), ("PUT", "4")] and history.json["total"] == 2
     assert served.get(token, f"{NAME}/_history?_count=1").json["total"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from fhir_server.portal.record.reading import Found
 
 _CORRECTED: Final = ("amended", "corrected", "appended")
 _VALUE: Final = "Observation/"
+_BINARY: Final = re.compile(r"Binary/[A-Za-z0-9.-]{1,64}(/_history/[0-9]{1,10})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,14 @@ def attachments(resource: Mapping[str, Any]) -> list[Json]:
     return [found for content in objects(resource.get("content")) for found in objects(content.get("attachment"))]
 
 
+def is_file(attachment: Mapping[str, Any]) -> bool:
+    """Whether the content of an attachment is on this server: in it, or in a Binary."""
+    return isinstance(attachment.get("data"), str) or _BINARY.fullmatch(plain(attachment.get("url"))) is not None
+
+
 def _files(found: list[Json]) -> Iterator[File]:
     for number, attachment in enumerate(found):
-        if "data" in attachment or plain(attachment.get("url")).startswith("Binary/"):
+        if is_file(attachment):
             yield File(number, first_text(attachment, "title") or "Document")
 
 

@@ -24,6 +24,9 @@ from fhir_server.web.security_headers import NOT_A_PAGE
 
 _ABSENT: Final = "There is no such page. The record may no longer be open to you: your records are on the first page."
 _NOT_HERE: Final = "This entry is not in the record that you have open."
+_STALE: Final = "This address is not valid, or not any more. Open the page again from the menu."
+_BUSY: Final = "The server cannot show this page at the moment. Try again in a minute."
+_FAILURES: Final = {400: (400, _STALE), 403: (404, _NOT_HERE), 404: (404, _NOT_HERE), 410: (404, _NOT_HERE)}
 _TREND: Final = 200  # values
 _NEW_DAYS: Final = 30
 _FEW: Final = 5  # entries of a list on the first page
@@ -67,7 +70,11 @@ class RecordPages:
             if choice is None:
                 return page_handlers.render_failure(self.smart, _ABSENT, 404, session)
             reader = RecordReader(self._ask, self.context.caller(session.user, choice), now, address(request))
-            return await show(request, _Open(session, choice, key, records, reader))
+            try:
+                return await show(request, _Open(session, choice, key, records, reader))
+            except RefusedError as refused:
+                status, text = _FAILURES.get(refused.status, (503, _BUSY))
+                return page_handlers.render_failure(self.smart, text, status, session)
 
         return handler
 
@@ -92,13 +99,12 @@ class RecordPages:
     async def show_value(self, request: Request, record: _Open) -> Response:
         """A measured value, and those of its kind over time."""
         section = sections.find_section(request.path_params["section"])
-        try:
-            found = await record.reader.search("Observation", [("_id", request.path_params["id"])])
-            (observation,) = found.resources
-        except (RefusedError, ValueError):
+        found = await record.reader.search("Observation", [("_id", request.path_params["id"])])
+        if len(found.resources) != 1:
             return page_handlers.render_failure(self.smart, _NOT_HERE, 404, record.session)
+        observation = found.resources[0]
         codes = [f"{plain(coding.get('system'))}|{plain(coding.get('code'))}" for coding in _codings(observation) if "code" in coding]
-        alike = found.resources
+        alike: tuple[dict[str, Any], ...] = found.resources
         if codes and "," not in "".join(codes):
             query = [("code", ",".join(codes)), ("status:not", "entered-in-error"), ("_sort", "-date")]
             alike = (await record.reader.search("Observation", query, count=_TREND)).resources
@@ -109,24 +115,22 @@ class RecordPages:
 
     async def download(self, request: Request, record: _Open) -> Response:
         """A file of a document or a report, as an attachment."""
-        try:
-            document = await record.reader.read(_FILES_OF[request.path_params["kind"]], request.path_params["id"])
-            attachment = items.attachments(document)[int(request.path_params["number"])]
-            content, declared = await self._content(record, attachment)
-        except (RefusedError, IndexError, KeyError, ValueError):
+        type, number = _FILES_OF.get(request.path_params["kind"], ""), request.path_params["number"]
+        document = await record.reader.read(type, request.path_params["id"]) if type else {}
+        attachments = items.attachments(document) if type else []
+        found = attachments[int(number)] if number.isascii() and number.isdecimal() and int(number) < len(attachments) else {}
+        if not items.is_file(found):
             return page_handlers.render_failure(self.smart, _NOT_HERE, 404, record.session)
-        type = declared.partition(";")[0].strip().lower()
+        content, declared = await self._content(record, found)
+        media = declared.partition(";")[0].strip().lower()
         headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": NOT_A_PAGE.decode()}
-        return Response(content, headers=NO_STORE | headers, media_type=type if type in _DOWNLOADS else "application/octet-stream")
+        return Response(content, headers=NO_STORE | headers, media_type=media if media in _DOWNLOADS else "application/octet-stream")
 
     async def _content(self, record: _Open, attachment: dict[str, Any]) -> tuple[bytes, str]:
-        """The content of an attachment and its media type.  Raises RefusedError, or ValueError if it has none here."""
+        """The content of a file (:func:`items.is_file`) and its media type.  Raises RefusedError."""
         if "data" in attachment:
             return b64decode(attachment["data"]), plain(attachment.get("contentType"))
-        kind, _, id = plain(attachment.get("url")).partition("/")
-        if kind != "Binary" or not id:
-            raise ValueError("The file is not on this server.")
-        answer = await record.reader.content(id)
+        answer = await record.reader.content(plain(attachment["url"]))
         return answer.body, header_fields(answer.headers).get("content-type", "")
 
     async def _shown(self, reader: RecordReader, listing: Listing, cursor: str = "", count: int = 0) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class RecordPages:
         try:
             found = await (reader.find(listing, cursor, count) if count else reader.find(listing, cursor))
         except RefusedError as refused:
-            if refused.status not in (400, 403):
+            if refused.status != 403:
                 raise
             return {"listing": listing, "entries": [], "next": "", "is_refused": True}
         return {"listing": listing, "entries": list(items.items(found)), "next": found.next, "is_refused": False}

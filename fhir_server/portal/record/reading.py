@@ -74,9 +74,9 @@ class RecordReader:
         body: Json = jsontext.parse((await self._get((type, id), ())).body)
         return body
 
-    async def content(self, id: str) -> Response:
-        """The content of a Binary, as it is.  Raises RefusedError."""
-        return await self._get(("Binary", id), (), accept="*/*")
+    async def content(self, name: str) -> Response:
+        """The content of a Binary, or of a version of it, by its relative reference; as it is.  Raises RefusedError."""
+        return await self._get(tuple(name.split("/")), (), accept="*/*")
 
     async def _get(self, path: tuple[str, ...], query: tuple[tuple[str, str], ...], accept: str = "application/fhir+json") -> Response:
         request = Request("GET", path, query, {"accept": accept}, b"", self.now, self.address, request_id.get(), caller=self.caller)

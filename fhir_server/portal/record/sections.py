@@ -51,7 +51,7 @@ _NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     "DiagnosticReport": ("performer",),
     "DocumentReference": ("author",),
     "Encounter": ("participant", "location"),
-    "ExplanationOfBenefit": ("insurer", "provider"),
+    "ExplanationOfBenefit": ("provider",),
     "Procedure": ("performer",),
 }
 
@@ -143,7 +143,7 @@ SECTIONS: Final = (
         _listing("insurance", "Insurance", "Coverage", "-_lastUpdated"),
         _listing("accounts", "Accounts", "Account", "-period"),
         _listing("statements", "Statements", "Invoice", "-date"),
-        _listing("charges", "Charges", "ChargeItem", "-occurrence"),
+        Listing("charges", "Charges", "ChargeItem", (("_sort", "-occurrence"),)),  # R4 has no parameter for their status
         _listing("benefits", "What an insurer paid", "ExplanationOfBenefit", "-created", ("status:not", "entered-in-error")),
     )),
 )  # fmt: skip
