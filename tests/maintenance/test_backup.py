@@ -159,7 +159,7 @@ def test_file_that_was_changed_is_not_restored(operator: Operator, elsewhere: Op
     copy = tmp_path / "copy"
     operator.must("backup", str(copy))
     data = copy.read_bytes()
-    copy.write_bytes(data[:-20] + b"\0" + data[-19:])
+    copy.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
     assert "SHA-256" in elsewhere.run("restore", str(copy)).output
     copy.write_bytes(data[:-100])
     assert "SHA-256" in elsewhere.run("restore", str(copy)).output

@@ -28,7 +28,7 @@ Fault = Callable[[pytest.MonkeyPatch], None]
 def _differences(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the differences from the reference of random searches that sort by date, the newest first."""
     monkeypatch.setattr(newest, "FEW", 0)
-    monkeypatch.setattr(Chance, "sort", lambda self: NEWEST)
+    monkeypatch.setattr(Chance, "sort", lambda *_: NEWEST)
 
     async def run() -> list[str]:
         store = empty_store("sqlite", folder)
