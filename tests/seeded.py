@@ -5,6 +5,7 @@ For fixtures only: a test that changes how resources are stored has to load them
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def seeded(store: str = "memory:", *, at: str = NOON, **settings: Any) -> Served
     """A server on a new store, with the seed records as the first such server of this process loaded them."""
     fill = {"memory": _fill_state, "sqlite": _fill_file, "mongodb": _fill_database}[store.partition(":")[0]]
     return fill(store, at, settings)
+
+
+def seeded_with(rows: Iterable[dict[str, Any]]) -> Served:
+    """A server in memory with the seed records and these new ones, which a feed stored."""
+    server = seeded()
+    for row in rows:
+        answer = server.request(server.token(), "PUT", f"{row['resourceType']}/{row['id']}", body=row)
+        assert answer.status == 201, answer.json
+    return server
 
 
 def _fill_state(store: str, at: str, settings: dict[str, Any]) -> Served:

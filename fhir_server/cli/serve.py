@@ -121,7 +121,7 @@ async def _load_demo(components: Components) -> None:
 def _uvicorn_options(host: str, port: int) -> dict[str, Any]:
     return {
         "app": "fhir_server.cli.serve:create_application", "factory": True, "host": host, "port": port, "loop": "uvloop",
-        "http": "fhir_server.web.connections:LimitedProtocol",
+        "http": "fhir_server.web.connections:LimitedProtocol", "ws": "none",
         "access_log": False, "server_header": False, "date_header": False, "log_config": None, "log_level": None,
         "timeout_graceful_shutdown": 10,
     }  # fmt: skip

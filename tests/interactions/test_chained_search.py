@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from fhir_server.access.view import View
-from tests.seeded import seeded
+from tests.seeded import seeded_with
 from tests.served import NOON, Served
 
 _HELD = [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2026-11-22T00:00:00Z"}]
@@ -60,10 +60,7 @@ ROWS = (
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = seeded()
-    for row in ROWS:
-        answer = server.request(server.token(), "PUT", f"{row['resourceType']}/{row['id']}", body=row)
-        assert answer.status == 201, answer.json
+    server = seeded_with(ROWS)
     yield server
     server.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server.search import limits
-from tests.seeded import seeded
+from tests.seeded import seeded_with
 from tests.served import Served
 
 _HELD = [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2026-11-22T00:00:00Z"}]
@@ -59,10 +59,7 @@ OWN = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = seeded()
-    for row in ROWS:
-        answer = server.request(server.token(), "PUT", f"{row['resourceType']}/{row['id']}", body=row)
-        assert answer.status == 201, answer.json
+    server = seeded_with(ROWS)
     yield server
     server.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,44 +17,21 @@ from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import Row
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference import comparison
-from tests.noninterference.case_generator import case
 from tests.noninterference.collections_and_profiles import CollectionTwins
 from tests.noninterference.comparison import Tally
-from tests.noninterference.oracle import CALLERS
+from tests.noninterference.other_twins import OtherTwins
 from tests.noninterference.paired_server import NOW
 from tests.noninterference.planted_leaks import Patch, unlimited
-from tests.noninterference.test_noninterference import BY_CALLER, capability, seeds
+from tests.noninterference.test_noninterference import BY_CALLER, seeds
 from tests.seeds.seed_data import references
 
-_CASES = 4 * len(CALLERS)
-
-
-def found(seed: int, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> comparison.Leak | None:
-    stated = capability()
-
-    async def run() -> comparison.Leak | None:
-        twins = CollectionTwins(case(seed), urls, tally)
-        await twins.open()
-        try:
-            await twins.run(stated, asks)
-        except comparison.Leak as leak:
-            return leak
-        finally:
-            await twins.close()
-        return None
-
-    return asyncio.run(run())
-
-
-def require_silence(seed: int, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> None:
-    if (leak := found(seed, asks, urls, tally)) is not None:
-        raise leak
+TWINS = OtherTwins(CollectionTwins)
 
 
 @BY_CALLER
 def test_collections_and_profiles_do_not_reveal_hidden_rows(number: int) -> None:
     tally = Tally()
-    require_silence(number, 90, tally=tally)
+    TWINS.require_silence(number, 90, tally=tally)
     assert tally.by_kind["collected"] > 15 and tally.by_kind["profiled"] > 15
 
 
@@ -63,16 +39,16 @@ def test_collections_and_profiles_do_not_reveal_hidden_rows(number: int) -> None
 @BY_CALLER
 def test_a_long_run_with_collections_and_profiles_does_not_reveal_hidden_rows(number: int) -> None:
     for seed in seeds(number, range(1, 1 + comparison.scaled(12))):
-        require_silence(seed, 250)
+        TWINS.require_silence(seed, 250)
 
 
 def test_collections_and_profiles_do_not_reveal_hidden_rows_on_sqlite(tmp_path: Path) -> None:
-    require_silence(0, 60, (f"sqlite:///{tmp_path}/one.sqlite", f"sqlite:///{tmp_path}/two.sqlite"))
+    TWINS.require_silence(0, 60, (f"sqlite:///{tmp_path}/one.sqlite", f"sqlite:///{tmp_path}/two.sqlite"))
 
 
 @pytest.mark.slow
 def test_collections_and_profiles_do_not_reveal_hidden_rows_on_mongodb() -> None:
-    require_silence(0, 40, (emptied_url("one"), emptied_url("two")))
+    TWINS.require_silence(0, 40, (emptied_url("one"), emptied_url("two")))
 
 
 # Leaks on purpose: each must be noticed in a case that is silent without it.
@@ -116,11 +92,4 @@ def a_profile_is_checked_on_what_a_reference_names(patch: Patch) -> None:
     ids=lambda plant: plant.__name__,
 )
 def test_a_planted_leak_of_collections_and_profiles_is_noticed(plant: Callable[[Patch], None]) -> None:
-    for seed in range(_CASES):
-        with pytest.MonkeyPatch.context() as patch:
-            plant(patch)
-            leak = found(seed, 90)
-        if leak is not None:
-            assert found(seed, 90) is None, "It is noticed without the leak, too."
-            return
-    raise AssertionError(f"No request in {_CASES} cases noticed it.")
+    TWINS.require_noticed(plant, 90, 4)

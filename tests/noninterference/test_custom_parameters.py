@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,46 +13,20 @@ from fhir_server.search import hidden_references, index
 from fhir_server.search.custom_parameters import kind_of_entries
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference import comparison
-from tests.noninterference.case_generator import case
 from tests.noninterference.comparison import Tally
 from tests.noninterference.custom_parameters import CustomTwins
 from tests.noninterference.oracle import CALLERS
+from tests.noninterference.other_twins import OtherTwins
 from tests.noninterference.planted_leaks import Patch
-from tests.noninterference.test_noninterference import BY_CALLER, capability, seeds
+from tests.noninterference.test_noninterference import BY_CALLER, seeds
 
-_CASES = 6 * len(CALLERS)
-
-
-def found(
-    seed: int, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None, *, control: bool = True
-) -> comparison.Leak | None:
-    stated = capability()
-
-    async def run() -> comparison.Leak | None:
-        twins = CustomTwins(case(seed), urls, tally)
-        await twins.open()
-        try:
-            if control:
-                await twins.control()
-            await twins.run(stated, asks)
-        except comparison.Leak as leak:
-            return leak
-        finally:
-            await twins.close()
-        return None
-
-    return asyncio.run(run())
-
-
-def require_silence(seed: int, asks: int, urls: tuple[str, str] = ("memory:", "memory:"), tally: Tally | None = None) -> None:
-    if (leak := found(seed, asks, urls, tally)) is not None:
-        raise leak
+TWINS = OtherTwins(CustomTwins, control=True)
 
 
 @BY_CALLER
 def test_custom_parameters_do_not_reveal_hidden_data(number: int) -> None:
     tally = Tally()
-    require_silence(number, 80, tally=tally)
+    TWINS.require_silence(number, 80, tally=tally)
     assert CALLERS[number].kind == "PX" or tally.statuses[200] > tally.requests / 5
 
 
@@ -61,16 +34,16 @@ def test_custom_parameters_do_not_reveal_hidden_data(number: int) -> None:
 @BY_CALLER
 def test_a_long_run_with_custom_parameters_does_not_reveal_hidden_data(number: int) -> None:
     for seed in seeds(number, range(1, 1 + comparison.scaled(12))):
-        require_silence(seed, 250)
+        TWINS.require_silence(seed, 250)
 
 
 def test_custom_parameters_do_not_reveal_hidden_data_on_sqlite(tmp_path: Path) -> None:
-    require_silence(0, 60, (f"sqlite:///{tmp_path}/one.sqlite", f"sqlite:///{tmp_path}/two.sqlite"))
+    TWINS.require_silence(0, 60, (f"sqlite:///{tmp_path}/one.sqlite", f"sqlite:///{tmp_path}/two.sqlite"))
 
 
 @pytest.mark.slow
 def test_custom_parameters_do_not_reveal_hidden_data_on_mongodb() -> None:
-    require_silence(0, 40, (emptied_url("one"), emptied_url("two")))
+    TWINS.require_silence(0, 40, (emptied_url("one"), emptied_url("two")))
 
 
 # Leaks on purpose: each must be noticed in a case that is silent without it.
@@ -93,11 +66,4 @@ def references_can_be_asked_for_their_presence(patch: Patch) -> None:
     "plant", (entries_are_of_the_whole_row, references_can_be_asked_for_their_presence), ids=lambda plant: plant.__name__
 )
 def test_a_planted_leak_of_custom_parameters_is_noticed(plant: Callable[[Patch], None]) -> None:
-    for seed in range(_CASES):
-        with pytest.MonkeyPatch.context() as patch:
-            plant(patch)
-            leak = found(seed, 150, control=False)
-        if leak is not None:
-            assert found(seed, 150, control=False) is None, "It is noticed without the leak, too."
-            return
-    raise AssertionError(f"No request in {_CASES} cases noticed it.")
+    OtherTwins(CustomTwins).require_noticed(plant, 150, 6)

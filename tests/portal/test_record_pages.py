@@ -186,7 +186,7 @@ def test_files_of_documents_are_attachments_that_a_browser_does_not_open(site: R
         assert answer.status_code == 200 and answer.content
         assert answer.headers["content-disposition"] == "attachment" and "sandbox" in answer.headers["content-security-policy"]
     assert site.reader("parent-a").open(links[0]).status_code == 404
-    absent = ("adult-visit-note/7", "absent/0", "adult-visit-note/x", "adult-visit-note/-1", "a b/0")
+    absent = ("adult-visit-note/7", "absent/0", "adult-visit-note/x", "adult-visit-note/-1", f"adult-visit-note/{9 * '9'}", "a b/0")
     for wrong in (*(f"documents/{one}" for one in absent), "elsewhere/adult-visit-note/0"):
         assert reader.open(f"{path}/files/{wrong}").status_code == 404
 
@@ -202,6 +202,16 @@ def test_a_file_is_the_version_that_the_document_names(site: RecordPages) -> Non
     reader = site.reader("adult")
     path = f"{reader.address('Alex')}/files/documents/letter"
     assert [reader.open(f"{path}/{number}").content for number in (0, 1)] == [b"first", b"second"]
+
+
+def test_what_is_too_much_for_one_page_is_said(site: RecordPages, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = site.reader("adult")
+    path = reader.address("Alex")
+    assert "too many to show" not in reader.page(f"{path}/results")
+    monkeypatch.setattr("fhir_server.interactions.included.MAX_INCLUDED", 2)
+    assert reader.page(f"{path}/results").count("too many to show") == 1
+    monkeypatch.setattr("fhir_server.portal.record.pages._TREND", 2)
+    assert "The latest values" in reader.page(f"{path}/results/ferritin-0")
 
 
 def test_wrong_addresses_get_pages_that_say_so(site: RecordPages) -> None:

@@ -27,6 +27,7 @@ _NOT_HERE: Final = "This entry is not in the record that you have open."
 _STALE: Final = "This address is not valid, or not any more. Open the page again from the menu."
 _BUSY: Final = "The server cannot show this page at the moment. Try again in a minute."
 _FAILURES: Final = {400: (400, _STALE), 403: (404, _NOT_HERE), 404: (404, _NOT_HERE), 410: (404, _NOT_HERE)}
+_SPECIAL: Final = frozenset(",$|\\")  # in the values of search parameters
 _TREND: Final = 200  # values
 _NEW_DAYS: Final = 30
 _FEW: Final = 5  # entries of a list on the first page
@@ -103,22 +104,22 @@ class RecordPages:
         if len(found.resources) != 1:
             return page_handlers.render_failure(self.smart, _NOT_HERE, 404, record.session)
         observation = found.resources[0]
-        codes = [f"{plain(coding.get('system'))}|{plain(coding.get('code'))}" for coding in _codings(observation) if "code" in coding]
+        codes = [(plain(coding.get("system")), plain(coding["code"])) for coding in _codings(observation) if "code" in coding]
         alike: tuple[dict[str, Any], ...] = found.resources
-        if codes and "," not in "".join(codes):
-            query = [("code", ",".join(codes)), ("status:not", "entered-in-error"), ("_sort", "-date")]
-            alike = (await record.reader.search("Observation", query, count=_TREND)).resources
+        if codes and _SPECIAL.isdisjoint("".join(map("".join, codes))):
+            query = [("code", ",".join(map("|".join, codes))), ("status:not", "entered-in-error"), ("_sort", "-date")]
+            found = await record.reader.search("Observation", query, count=_TREND)
+            alike = found.resources
         shown = [items.item(one, {}) for one in alike]
-        return self._page(
-            record, "value.html", section=section or SECTIONS[0], item=items.item(observation, {}), alike=shown, series=trend.series(alike)
-        )
+        view = {"item": items.item(observation, {}), "alike": shown, "series": trend.series(alike), "has_more": bool(found.next)}
+        return self._page(record, "value.html", section=section or SECTIONS[0], **view)
 
     async def download(self, request: Request, record: _Open) -> Response:
         """A file of a document or a report, as an attachment."""
         type, number = _FILES_OF.get(request.path_params["kind"], ""), request.path_params["number"]
         document = await record.reader.read(type, request.path_params["id"]) if type else {}
         attachments = items.attachments(document) if type else []
-        found = attachments[int(number)] if number.isascii() and number.isdecimal() and int(number) < len(attachments) else {}
+        found = dict(zip(map(str, range(len(attachments))), attachments, strict=True)).get(number, {})
         if not items.is_file(found):
             return page_handlers.render_failure(self.smart, _NOT_HERE, 404, record.session)
         content, declared = await self._content(record, found)
@@ -140,8 +141,9 @@ class RecordPages:
         except RefusedError as refused:
             if refused.status != 403:
                 raise
-            return {"listing": listing, "entries": [], "next": "", "is_refused": True}
-        return {"listing": listing, "entries": list(items.items(found)), "next": found.next, "is_refused": False}
+            return {"listing": listing, "entries": [], "next": "", "is_cut": False, "is_refused": True}
+        entries = list(items.items(found))
+        return {"listing": listing, "entries": entries, "next": found.next, "is_cut": found.is_cut, "is_refused": False}
 
     def _page(self, record: _Open, template: str, **view: Any) -> Response:
         user, records = record.session.user, record.records

@@ -35,11 +35,13 @@ class Found:
     ``resources``  the matches, in the order of the search
     ``included``   all resources of the answer, by ``Type/id``
     ``next``       the cursor of the next page; "" if there is none
+    ``is_cut``     whether the answer says that it lacks something, such as resources beyond the most that are included
     """
 
     resources: tuple[Json, ...]
     included: Mapping[str, Json]
     next: str = ""
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class RecordReader:
         included = {f"{one['resourceType']}/{one['id']}": one for one in (entry["resource"] for entry in entries) if "id" in one}
         links = {link["relation"]: link["url"] for link in bundle.get("link", ())}
         following = dict(parse_qsl(urlsplit(links.get("next", "")).query)).get(_PAGE_PARAMETER, "")
-        return Found(tuple(matches), included, following)
+        return Found(tuple(matches), included, following, any(entry["search"]["mode"] == "outcome" for entry in entries))
 
     async def read(self, type: str, id: str) -> Json:
         """A resource.  Raises RefusedError."""

@@ -90,7 +90,7 @@ SECTIONS: Final = (
     Section("results", "Test results", "Reports of the laboratory and others, and each value", (
         REPORTS, _observations("values", "Single values", "laboratory"),
     )),
-    Section("medicines", "Medicines", "What was prescribed, and what you told us you take", (
+    Section("medicines", "Medicines", "What was prescribed, and what is reported as taken", (
         _medicines("prescribed", "Prescribed now", "MedicationRequest", "-authoredon", ("status:not", f"{_ENDED_ORDERS},entered-in-error")),
         _medicines("taken", "Reported as taken", "MedicationStatement", "-effective", _STILL_TAKEN),
         _medicines("ended", "Prescriptions that have ended", "MedicationRequest", "-authoredon", ("status", _ENDED_ORDERS)),
@@ -102,7 +102,7 @@ SECTIONS: Final = (
         _listing("current", "Current", "Condition", "-onset-date", ("clinical-status:not", _PAST_PROBLEMS), _VERIFIED),
         _listing("past", "Past", "Condition", "-onset-date", ("clinical-status", _PAST_PROBLEMS), _VERIFIED),
     )),
-    Section("allergies", "Allergies", "What must not be given", (
+    Section("allergies", "Allergies", "What the body does not tolerate", (
         _listing("current", "Current", "AllergyIntolerance", "-date", ("clinical-status:not", "inactive,resolved"), _VERIFIED),
         _listing("past", "Past", "AllergyIntolerance", "-date", ("clinical-status", "inactive,resolved"), _VERIFIED),
     )),
@@ -126,7 +126,7 @@ SECTIONS: Final = (
     Section("documents", "Notes and documents", "Doctors’ notes, letters and other documents", (
         _listing("documents", "Notes and documents", "DocumentReference", "-date", layout="documents"),
     )),
-    Section("care", "Care team and goals", "Who cares for you, goals and plans", (
+    Section("care", "Care team and goals", "The people who treat and help, goals and plans", (
         _listing("team", "Care team", "CareTeam", "-date"),
         _listing("goals", "Goals", "Goal", "-start-date", ("lifecycle-status:not", "entered-in-error")),
         _listing("plans", "Care plans", "CarePlan", "-date"),

@@ -15,7 +15,6 @@ from fhir_server.search.filters import (
     URL_ENDS,
     AllOf,
     AnyOf,
-    DateIs,
     Filter,
     Has,
     IdIs,
@@ -24,12 +23,11 @@ from fhir_server.search.filters import (
     OfPatient,
     Present,
     QuantityIs,
-    RefersTo,
     TextIs,
     TokenIs,
     UnderUrl,
-    WordIs,
 )
+from fhir_server.search.predicates import KIND
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix, conjuncts
@@ -39,17 +37,6 @@ from fhir_server.store.row_order import patient_number
 Query = dict[str, Any]
 TRUE: Final[Query] = {}
 FALSE: Final[Query] = {"$alwaysFalse": 1}
-
-_KIND: Final[dict[Any, str]] = {
-    TokenIs: "token",
-    RefersTo: "reference",
-    UnderUrl: "reference",
-    TextIs: "string",
-    WordIs: "words",
-    NearTo: "position",
-    DateIs: "date",
-    QuantityIs: "quantity",
-}
 _MAX_ALTERNATIVES: Final = 1  # conditions with alternatives that the planner may begin a search with
 
 
@@ -236,7 +223,7 @@ def _near(param: str, near: NearTo, classes: frozenset[int]) -> Query:
 
 
 def _predicate_condition(predicate: Any) -> tuple[str, Query]:
-    kind = _KIND.get(predicate.__class__)
+    kind = KIND.get(predicate.__class__)
     if kind is None:
         raise TypeError(f"not a predicate: {predicate!r}")
     return ARRAYS[kind][0], _PREDICATES[kind](predicate)

@@ -30,6 +30,7 @@ from fhir_server.search.filters import (
     TextIs,
     TokenIs,
 )
+from fhir_server.search.predicates import KIND
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix, conjuncts
@@ -39,7 +40,6 @@ from fhir_server.store.sqlite.rows import TABLES, VALUE_BY_BAND
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.translate import (
     FALSE,
-    KIND_OF,
     FilterTranslator,
     Sql,
     both,
@@ -255,7 +255,7 @@ class _Planner:
 
     def _driver(self, part: Has, classes: frozenset[int], *, is_all: bool) -> _Driver | None:
         predicate = part.predicate
-        kind = KIND_OF[type(predicate)]
+        kind = KIND[type(predicate)]
         names = self.translator.names
         number = parameter_number(self.translator.type, part.param, kind, names)
         bounds = _index_bounds(predicate)

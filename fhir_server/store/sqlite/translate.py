@@ -36,6 +36,7 @@ from fhir_server.search.filters import (
     UnderUrl,
     WordIs,
 )
+from fhir_server.search.predicates import KIND
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix
@@ -45,17 +46,6 @@ from fhir_server.store.sqlite.rows import TABLES
 Sql = tuple[str, tuple[Any, ...]]
 TRUE: Final[Sql] = ("1", ())
 FALSE: Final[Sql] = ("0", ())
-
-KIND_OF: Final[dict[type, str]] = {
-    TokenIs: "token",
-    RefersTo: "reference",
-    UnderUrl: "reference",
-    TextIs: "string",
-    WordIs: "words",
-    NearTo: "position",
-    DateIs: "date",
-    QuantityIs: "quantity",
-}
 
 
 def both(*parts: Sql) -> Sql:
@@ -148,7 +138,7 @@ class FilterTranslator:
         """
         match filter:
             case Has(param, predicate):
-                kind = KIND_OF.get(type(predicate))
+                kind = KIND.get(type(predicate))
                 if kind is None:
                     raise TypeError(f"not a predicate: {predicate!r}")
                 return self._entry(param, kind, predicate_condition(predicate, self.names), classes)
@@ -174,10 +164,8 @@ class FilterTranslator:
         """Yield the conditions of the parts; those on one parameter as one lookup, because a value set may have a thousand codes."""
         predicates: dict[tuple[str, str], list[Sql]] = {}
         for part in parts:
-            if isinstance(part, Has) and type(part.predicate) in KIND_OF:
-                predicates.setdefault((part.param, KIND_OF[type(part.predicate)]), []).append(
-                    predicate_condition(part.predicate, self.names)
-                )
+            if isinstance(part, Has) and type(part.predicate) in KIND:
+                predicates.setdefault((part.param, KIND[type(part.predicate)]), []).append(predicate_condition(part.predicate, self.names))
             else:
                 yield self.condition(part, classes)
         for (param, kind), alternatives in predicates.items():
