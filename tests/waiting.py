@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 HANG: Final = 600.0  # seconds; a longer wait is a hang
 
@@ -27,6 +27,18 @@ async def until(condition: Callable[[], object], what: str, *, every: float = 0.
     while not condition():
         assert time.monotonic() < end, f"This did not happen: {what}."
         await asyncio.sleep(every)
+
+
+async def happened(event: asyncio.Event, by: Sequence[asyncio.Future[None]]) -> None:
+    """Wait for ``event``, which the tasks ``by`` set.  Raise what a task raises, at once; AssertionError if they end without it."""
+    awaited = asyncio.ensure_future(event.wait())
+    waiting: set[asyncio.Future[Any]] = {awaited, *by}
+    while not event.is_set():
+        done, waiting = await asyncio.wait(waiting, timeout=HANG, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+        assert done and (event.is_set() or waiting != {awaited}), "The event did not happen."
+    awaited.cancel()
 
 
 async def let_others_run() -> None:

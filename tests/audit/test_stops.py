@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fhir_server.store import Store, open_store, store_file
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import end_transactions_of_the_dead, fresh_url
 from tests.served import KEY, Served
-from tests.waiting import HANG
+from tests.waiting import HANG, happened
 
 LANES, LEAST = 6, 12  # clients; answers before a stop
 PATIENT = {"resourceType": "Patient", "id": "p"}
@@ -96,6 +96,7 @@ class Stopping:
         self._stop = stop
         self._fault = fault
         self._answered: list[str] = []
+        self._starts = 0
         self._chance = random.Random(5)
         served = Served(url, seeds=False, origin=ORIGIN)
         token = served.token()
@@ -108,13 +109,14 @@ class Stopping:
         return len(self._answered)
 
     async def run(self, stops: int) -> None:
-        for number in range(stops):
+        for _ in range(stops):
             process = Process(self.url, self._fault)
             try:
                 await asyncio.to_thread(process.await_answer)
-                await self._load(f"r{number}", process)
+                await self._load(f"r{self._starts}", process)
             finally:
                 process.kill()
+            self._starts += 1
 
     async def _load(self, round: str, process: Process) -> None:
         enough, before = asyncio.Event(), self.answered
@@ -134,7 +136,7 @@ class Stopping:
                     turn += 1
 
         lanes = [asyncio.create_task(lane(number)) for number in range(LANES)]
-        await asyncio.wait_for(enough.wait(), HANG)
+        await happened(enough, lanes)
         await asyncio.sleep(self._chance.random() * 0.3)  # so that a stop does not always follow directly after an answer
         await asyncio.to_thread(self._stop, process)
         await asyncio.gather(*lanes)
@@ -225,7 +227,7 @@ def test_forty_stops_at_any_moment_store_each_line_once(durable: bool, tmp_path:
 
         clients = [asyncio.ensure_future(client(lane)) for lane in range(4)]
         if wanted:
-            await enough.wait()
+            await happened(enough, clients)
         for _ in range(chance.randrange(100)):
             await asyncio.sleep(0)
         for one in clients:
@@ -248,6 +250,6 @@ def test_forty_stops_at_any_moment_store_each_line_once(durable: bool, tmp_path:
     assert recorded and set(recorded) <= set(names) and set(names.values()) == {1}
 
 
-async def _ended(clients: list[asyncio.Future[None]]) -> None:
+async def _ended(clients: Sequence[asyncio.Future[None]]) -> None:
     for result in await asyncio.gather(*clients, return_exceptions=True):
         assert result is None or isinstance(result, asyncio.CancelledError | Problem)

@@ -14,7 +14,7 @@ import pytest
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import end_transactions_of_the_dead, fresh_url
 from tests.served import Served
-from tests.waiting import HANG
+from tests.waiting import HANG, happened
 
 KILLS, MANY = 3, 200
 LANES, PARTS = 6, 3
@@ -99,7 +99,7 @@ class Killing:
                 before, turn = job, turn + 1
 
         lanes = [asyncio.create_task(lane(one)) for one in range(LANES)]
-        await asyncio.wait_for(enough.wait(), HANG)
+        await happened(enough, lanes)
         await asyncio.sleep(self._chance.random() * 0.3)
         process.kill()
         await asyncio.gather(*lanes)
