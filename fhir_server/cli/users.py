@@ -17,6 +17,7 @@ from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import new_secret
 from fhir_server.smart.core.persons import Role
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
+from fhir_server.smart.notices import addresses, contacts
 
 ROLES = ("patient", "clinician", "billing", "privacy")
 CODE_DAYS = LIFE // (24 * 3600 * 1_000_000)
@@ -106,6 +107,28 @@ def issue_password_code(username: str) -> None:
 
     click.echo(run_with_components(issue))
     click.echo(f"The code works once, within {CODE_DAYS} days, at /set-password.", err=True)
+
+
+@user.command("email")
+@click.argument("username")
+@click.argument("address", required=False)
+def set_email(username: str, address: str | None) -> None:
+    """Set the e-mail address of an account for codes and notices, or remove it if no ADDRESS is given.
+
+    Verify the person's identity, and that the address is theirs: with a code that is sent there, a forgotten password can be replaced.
+    """
+
+    async def change(components: Components) -> str:
+        parsed = addresses.parse(address) if address is not None else ""
+        account, now = await _account_to_change(components, username, "contact"), components.clock()
+        if parsed:
+            await contacts.save(components.store, account, parsed, now)
+        else:
+            await contacts.remove(components.store, account, now)
+        return parsed
+
+    stored = run_with_components(change)
+    click.echo(f"The e-mail address of {username} is {stored}." if stored else f"{username} has no e-mail address now.")
 
 
 @user.command("reset-second-factor")
