@@ -38,6 +38,7 @@ ENDED: Final = {
     "client-invitation": "registration tokens",
     "password-code": "codes for choosing a password",
     "mailed-password-code": "mailed codes for choosing a password",
+    "account-code": "codes for opening an account",
     "second-factor-offer": "second factors being set up",
 }
 """Kinds of records that give access, and what they are."""

@@ -48,6 +48,10 @@ PAGES: dict[str, Callable[[Walk], object]] = {
         walk.visit("/account", "proxy-full").fill(**{"password-second": PASSWORD}).press("form[action='/account/second'] button")
     ),
     "password to set": lambda walk: walk.visit("/set-password"),
+    "account to open": lambda walk: walk.visit("/join"),
+    "account refused to open": lambda walk: (
+        walk.visit("/join").fill(code="AAAA", username="alexandra", new=NEW, again=NEW).press("button.primary")
+    ),
     "forgotten password": lambda walk: walk.visit("/forgot"),
     "help is on its way": lambda walk: walk.visit("/forgot").fill(address="nobody@adult.example").press("button.primary"),
     "code from an e-mail": lambda walk: walk.visit("/recover"),

@@ -16,6 +16,7 @@ from fhir_server.store import Store
 
 EventKind = Literal[
     "signed-in",
+    "opened",
     "password",
     "password-code",
     "password-mail",
@@ -28,6 +29,7 @@ EventKind = Literal[
 ]
 DESCRIPTIONS: Final[dict[EventKind, str]] = {
     "signed-in": "Signed in",
+    "opened": "Account opened",
     "password": "Password changed",
     "password-code": "Password set with a code from our office",
     "password-mail": "Password set with a code from an e-mail",

@@ -14,7 +14,7 @@ from fhir_server.smart.core.context import DAY, new_secret
 from fhir_server.smart.core.due_queue import due_key, due_records
 from fhir_server.store import KeyValueRecord, Store
 
-NoticeKind = Literal["security", "contact-code", "recovery"]
+NoticeKind = Literal["security", "contact-code", "recovery", "invitation"]
 LIFE: Final = DAY  # then it is given up
 _KIND: Final = "notice"
 
@@ -24,7 +24,8 @@ class Notice(msgspec.Struct, frozen=True):
 
     ``id``       the same at each attempt
     ``created``  in microseconds
-    ``subject``  of the account that it is about; "" for a ``recovery``, which is about those that have the address
+    ``subject``  of the account that it is about; "" for a ``recovery``, which is about those that have the address, and an ``invitation``
+    ``detail``   what an ``invitation`` is for
     ``address``  the e-mail address it goes to; "" for the account's own at the moment of sending
     ``key``      its place in the queue
     """
@@ -34,14 +35,15 @@ class Notice(msgspec.Struct, frozen=True):
     created: int
     subject: str = ""
     address: str = ""
+    detail: dict[str, str] = {}
     attempts: int = 0
     key: str = ""
 
 
-async def add(store: Store, kind: NoticeKind, *, subject: str = "", address: str = "") -> None:
+async def add(store: Store, kind: NoticeKind, *, subject: str = "", address: str = "", detail: dict[str, str] | None = None) -> None:
     """Queue a notice, which is due at once."""
     now = store.key_values.now()
-    record = _record(Notice(kind, new_secret(), now, subject, address), now)
+    record = _record(Notice(kind, new_secret(), now, subject, address, detail or {}), now)
     await store.key_values.put(*record)
 
 

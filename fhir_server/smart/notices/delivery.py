@@ -12,7 +12,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from fhir_server.smart.accounts import password_codes, user_index
+import msgspec
+
+from fhir_server.smart.accounts import account_codes, password_codes, user_index
+from fhir_server.smart.accounts.account_codes import Opening
 from fhir_server.smart.core import notice_queue
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
 from fhir_server.smart.core.mail import Message, UndeliverableError
@@ -95,8 +98,14 @@ async def _recovery(smart: SmartContext, notice: Notice) -> Letter | None:
     return (address, wording.recovery(smart, codes)) if codes else None
 
 
+async def _invitation(smart: SmartContext, notice: Notice) -> Letter | None:
+    opening = msgspec.convert({**notice.detail, "address": notice.address}, Opening)
+    return notice.address, wording.invitation(smart, await account_codes.issue(smart.store, opening, smart.now()))
+
+
 _COMPOSERS: Final[Mapping[NoticeKind, Callable[[SmartContext, Notice], Awaitable[Letter | None]]]] = {
     "security": _security,
     "contact-code": _contact_code,
     "recovery": _recovery,
+    "invitation": _invitation,
 }

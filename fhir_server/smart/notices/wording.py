@@ -39,6 +39,17 @@ Each code works once, within 24 hours. If you use two-step verification, you als
 
 If this was not you, ignore this message. Nothing has changed.
 """
+_INVITATION: Final = """\
+Our health information office invites you to open an account at {organization}. To do so, open
+
+  {origin}/join
+
+and enter this code and your birth date:
+
+  {code}
+
+The code works once, within 30 days. If you did not expect this, ignore this message.
+"""
 _FOOT: Final = """
 {organization} never asks for your password by e-mail, text message or phone. Answers to this message are not read.
 """
@@ -58,6 +69,11 @@ def recovery(smart: SmartContext, codes: list[tuple[str, str]]) -> tuple[str, st
     """Subject and text of the message with user names and their codes."""
     lines = "\n".join(f"  User name: {username}\n  Code: {code}\n" for username, code in codes).rstrip()
     return "Signing in to your account", _written(smart, _RECOVERY, codes=lines)
+
+
+def invitation(smart: SmartContext, code: str) -> tuple[str, str]:
+    """Subject and text of the message with which somebody opens an account."""
+    return "Your invitation", _written(smart, _INVITATION, code=code)
 
 
 def _written(smart: SmartContext, text: str, **values: str) -> str:
