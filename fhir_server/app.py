@@ -70,6 +70,8 @@ from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.discovery import documents
 from fhir_server.smart.error_pages import busy_handler, http_error_handler, unavailable_response
+from fhir_server.smart.notices import delivery as notices
+from fhir_server.smart.notices.mail import open_mail
 from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
 from fhir_server.subscriptions.delivery import Delivery
@@ -185,6 +187,7 @@ def build_components(
         refresh_grace=settings.refresh_grace_seconds * SECOND,
         require_pushed_requests=settings.pushed_requests == "required",
         require_dpop=settings.dpop == "required",
+        mail=open_mail(settings.smtp_url, settings.mail_folder, settings.mail_from, settings.organization_name, clock),
     )
     service = Service(
         store,
@@ -253,6 +256,7 @@ def application(settings: Settings) -> Observed:
             asyncio.create_task(index, name="indexing of search parameters"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
             asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
+            asyncio.create_task(notices.keep_sending(components.smart, lambda: not state.is_read_only), name="notices"),
             asyncio.create_task(components.dispatcher(count_subscriptions).keep_delivering(), name="subscriptions"),
         ]
         with health.drain_on_sigterm(settings.drain_seconds):

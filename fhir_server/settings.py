@@ -88,6 +88,9 @@ class Settings:
     pushed_requests ``required``: every app must push its authorization requests (RFC 9126); ``allowed``: those that register so
     dpop        ``required``: every token is bound to a key (RFC 9449); ``allowed``: those of apps that send a proof
     breached_passwords_file     path of a file of SHA-1 hashes of passwords that are refused; empty: none
+    smtp_url    the mail server: ``smtp://user:password@host:port`` (STARTTLS) or ``smtps://…`` (TLS); empty: no e-mail is sent
+    mail_from   the e-mail address from which the server sends
+    mail_folder folder into which each message is written as a file instead of being sent, for a demo; empty: none
     audit       ``durable`` (no answer before its audit line is durable) or ``batched``
     audit_anchor_file   path of a file to which heads of the audit log's chain are appended; empty: none
     audit_minimum_days  lines of the audit log that are younger are purged only if the operator confirms that explicitly
@@ -137,6 +140,9 @@ class Settings:
     pushed_requests: Literal["allowed", "required"] = "allowed"
     dpop: Literal["allowed", "required"] = "allowed"
     breached_passwords_file: str = ""
+    smtp_url: str = ""
+    mail_from: str = ""
+    mail_folder: str = ""
     audit: Literal["durable", "batched"] = "durable"
     audit_anchor_file: str = ""
     audit_minimum_days: int = 2192
@@ -208,7 +214,7 @@ class Settings:
 
 
 FIELDS = tuple(field.name for field in fields(Settings))
-SECRETS = ("store", "secret_key", "former_secret_key", "metrics_token")  # may be read from files; the URL of a store may hold a password
+SECRETS = ("store", "secret_key", "former_secret_key", "metrics_token", "smtp_url")  # may be read from files; a URL may hold a password
 
 
 def _read_secret(variable: str, path: str) -> str:

@@ -36,7 +36,8 @@ from fhir_server.observability.trace_settings import load_traces
 from fhir_server.package_data import data_folder
 from fhir_server.packages.product import GUIDE, product_package
 from fhir_server.settings import Settings
-from fhir_server.smart.demo import PASSWORD
+from fhir_server.smart.demo import MAILBOX, PASSWORD
+from fhir_server.store import store_file
 from fhir_server.web.connections import ConnectionLimits, LimitedProtocol, open_files
 from fhir_server.web.security_headers import security_headers
 
@@ -77,7 +78,7 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     """Load the demo records, accounts and clients, then serve.  Not for production: the passwords are public."""
     os.environ.setdefault("FHIR_SERVER_MODE", "demo")
     os.environ.setdefault("FHIR_SERVER_ORIGIN", f"http://127.0.0.1:{port}")
-    settings = load_settings()
+    settings = _with_messages(load_settings())
     if settings.mode == "production":
         raise click.ClickException("The demo's passwords are public: it does not run with FHIR_SERVER_MODE=production.")
     create_store(settings)
@@ -89,6 +90,16 @@ def demo(host: str, port: int, prepare_only: bool) -> None:
     with suppress(KeyboardInterrupt):
         server.run()
     sys.exit(0 if server.started else 1)
+
+
+def _with_messages(settings: Settings) -> Settings:
+    """The settings, also for the application that the environment describes, with a folder of messages if no e-mail is set up."""
+    if settings.smtp_url or settings.mail_folder:
+        return settings
+    beside = store_file(settings.store)
+    os.environ["FHIR_SERVER_MAIL_FOLDER"] = str((beside.parent if beside else Path("data")) / "messages")
+    os.environ.setdefault("FHIR_SERVER_MAIL_FROM", "no-reply@demo.example")
+    return load_settings()
 
 
 async def _prepare(components: Components) -> None:
@@ -192,6 +203,12 @@ def _this_command() -> str:
     return shlex.join([sys.executable, "-m", "fhir_server"] if module else sys.argv[:1])
 
 
+def _where_mail_goes(settings: Settings) -> str:
+    if settings.smtp_url:
+        return "E-mail goes to the mail server of FHIR_SERVER_SMTP_URL."
+    return f'E-mail is not sent but written into {settings.mail_folder}: try "Forgot your user name or password?" with {MAILBOX}.'
+
+
 def _print_welcome(settings: Settings) -> None:
     click.echo(
         f"""
@@ -203,6 +220,8 @@ privacy-officer. The password of each account is {PASSWORD}
 A first call, as the operator of this machine:
   TOKEN=$(FHIR_SERVER_MODE=demo {_this_command()} token --client demo-backend --scope "system/*.cruds")
   curl -H "Authorization: Bearer $TOKEN" "{settings.base}/Patient?_count=5"
+
+{_where_mail_goes(settings)}
 
 An app to try is in examples/home-readings; its README.md has the command that serves it.
 

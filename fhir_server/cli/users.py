@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from functools import partial
 
 import click
@@ -10,13 +11,15 @@ from fhir_server.app import Components
 from fhir_server.cli.base import main, run_with_components
 from fhir_server.linking import links
 from fhir_server.linking.context import LinkingContext
-from fhir_server.smart.accounts import account_events, administration, password_codes, second_factor, users
+from fhir_server.smart.accounts import account_codes, account_events, administration, password_codes, second_factor, users
+from fhir_server.smart.accounts.account_codes import Opening
 from fhir_server.smart.accounts.password_codes import LIFE
 from fhir_server.smart.accounts.users import User
-from fhir_server.smart.core import session_ends
-from fhir_server.smart.core.context import new_secret
+from fhir_server.smart.core import notice_queue, session_ends
+from fhir_server.smart.core.context import DAY, new_secret
 from fhir_server.smart.core.persons import Role
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
+from fhir_server.smart.notices import addresses, contacts
 
 ROLES = ("patient", "clinician", "billing", "privacy")
 CODE_DAYS = LIFE // (24 * 3600 * 1_000_000)
@@ -59,6 +62,58 @@ def add_user(
         click.echo(f"Created {username}. The code works once, within {CODE_DAYS} days, at /set-password.", err=True)
     else:
         click.echo(f"Created {username}.", err=True)
+
+
+@user.command("invite")
+@click.argument("patient")
+@click.option("--name", required=True, help="The person's name, as pages show it.")
+@click.option("--born", required=True, metavar="YYYY-MM-DD", help="Birth date, which the person must enter with the code.")
+@click.option("--email", help="Send the code there.  [default: print it]")
+def invite(patient: str, name: str, born: str, email: str | None) -> None:
+    """Let a patient of 18 years or more open an account at /join, with a user name of their choice.  PATIENT is the id of their Patient.
+
+    Verify the person's identity first, and that the e-mail address is theirs.  Another code for the same patient replaces an earlier one.
+    """
+
+    async def issue(components: Components) -> str:
+        await components.auditor.prepare()
+        day = _adult_birth_date(born, components)
+        await administration.require_unused(components.store, f"Patient/{patient}")
+        opening = Opening(patient, administration.displayable(name), account_codes.born_of(patient, day))
+        event = SecurityEvent(
+            "new-code", about=patient_references(patient), detail={"for": "account", "by": "mail" if email else "operator"}
+        )
+        if email is None:
+            await components.smart.record(event)
+            return await account_codes.issue(components.store, opening, components.clock())
+        detail = {"patient": patient, "name": opening.name, "born": opening.born}
+        if not components.smart.mail.is_available:
+            raise ValueError("This server sends no e-mail. Leave --email out to print the code.")
+        address = addresses.parse(email)
+        await components.smart.record(event)
+        await notice_queue.add(components.store, "invitation", address=address, detail=detail)
+        return ""
+
+    code = run_with_components(issue)
+    if code:
+        click.echo(code)
+        click.echo(f"The code works once, within {account_codes.LIFE // DAY} days, with the birth date, at /join.", err=True)
+    else:
+        click.echo(
+            f"The server sends the code to {email}.  It works once, within {account_codes.MAILED_LIFE // DAY} days, with the birth date."
+        )
+
+
+def _adult_birth_date(text: str, components: Components) -> date:
+    """Raises ValueError, with a message for the operator, for what is no birth date of an adult."""
+    try:
+        born = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a date such as 1980-01-31.") from None
+    today = datetime.fromtimestamp(components.clock() / 1_000_000, components.policy.timezone).date()
+    if (today.year - 18, today.month, today.day) < (born.year, born.month, born.day):
+        raise ValueError("The person is under 18. Parents read the record of a minor with their own accounts.")
+    return born
 
 
 @user.command("list")
@@ -106,6 +161,28 @@ def issue_password_code(username: str) -> None:
 
     click.echo(run_with_components(issue))
     click.echo(f"The code works once, within {CODE_DAYS} days, at /set-password.", err=True)
+
+
+@user.command("email")
+@click.argument("username")
+@click.argument("address", required=False)
+def set_email(username: str, address: str | None) -> None:
+    """Set the e-mail address of an account for codes and notices, or remove it if no ADDRESS is given.
+
+    Verify the person's identity, and that the address is theirs: with a code that is sent there, a forgotten password can be replaced.
+    """
+
+    async def change(components: Components) -> str:
+        parsed = addresses.parse(address) if address is not None else ""
+        account, now = await _account_to_change(components, username, "contact"), components.clock()
+        if parsed:
+            await contacts.save(components.store, account, parsed, now)
+        else:
+            await contacts.remove(components.store, account, now)
+        return parsed
+
+    stored = run_with_components(change)
+    click.echo(f"The e-mail address of {username} is {stored}." if stored else f"{username} has no e-mail address now.")
 
 
 @user.command("reset-second-factor")

@@ -37,6 +37,8 @@ ENDED: Final = {
     "launch": "EHR launches",
     "client-invitation": "registration tokens",
     "password-code": "codes for choosing a password",
+    "mailed-password-code": "mailed codes for choosing a password",
+    "account-code": "codes for opening an account",
     "second-factor-offer": "second factors being set up",
 }
 """Kinds of records that give access, and what they are."""
@@ -118,7 +120,7 @@ async def _end_account(store: Store, username: str, now: int) -> Counter[str]:
         stored = await store.key_values.list_all(kind, now)
         ended[ENDED[kind]] = sum(msgspec.json.decode(text).get("username") == username for _, text in stored)
     await session_ends.end_all(store, username)
-    for kind in ("password-code", "second-factor-offer") if user else ():
+    for kind in ("password-code", "mailed-password-code", "second-factor-offer") if user else ():
         ended[ENDED[kind]] += await store.key_values.pop(kind, digest(user.subject), now) is not None  # type: ignore[union-attr]
     return ended
 

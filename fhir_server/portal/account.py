@@ -17,6 +17,7 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest
 from fhir_server.smart.core.security_events import SecurityEvent
+from fhir_server.smart.notices import addresses, contacts
 from fhir_server.web.dates import format_instant, format_instant_date
 
 PATH: Final = "/account"
@@ -146,12 +147,15 @@ class AccountPages:
         """``apps`` are named as still having access, with a button that ends it."""
         smart, user, zone = self.smart, session.user, self.smart.zone
         factor = await second_factor.find_factor(smart, user)
+        contact = await contacts.find(smart.store, user)
         open_sessions = await sessions.list_all(smart, user)
         view: dict[str, Any] = {
             "apps": apps,
             "password_set_on": format_instant_date(user.password_set_at, zone) if user.password_set_at else "",
             "enrolled_on": factor and format_instant_date(factor.since, zone),
             "recovery_codes_left": await second_factor.count_recovery_codes(smart, user) if factor else 0,
+            "mail": smart.mail.is_available,
+            "contact": addresses.masked(contact.address) if contact else "",
             "required": second_factor.is_required(smart, user),
             "activity": describe_events(await account_events.list_events(smart.store, user, smart.now()), zone),
             "sessions": [(digest(listed.key), listed, format_instant(listed.started, zone)) for listed in open_sessions],

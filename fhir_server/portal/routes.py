@@ -12,8 +12,10 @@ from fhir_server.interactions.service import Service
 from fhir_server.portal import activation_codes, connected_apps, page_handlers, sharing
 from fhir_server.portal.account import add_account, describe_events
 from fhir_server.portal.activation_codes import Invitation
+from fhir_server.portal.contact import add_contact
 from fhir_server.portal.context import NotYourRecordError, PortalContext
 from fhir_server.portal.ehr_pages import add_charts
+from fhir_server.portal.join import add_join
 from fhir_server.portal.proxy_grants import ProxyGrant
 from fhir_server.portal.record import add_record, addresses
 from fhir_server.portal.record.reading import Ask
@@ -256,6 +258,8 @@ def router(smart: SmartContext, service: Service, ask: Ask) -> APIRouter:
     add_charts(routes, context)
     add_record(routes, context, ask)
     add_account(routes, smart)
+    add_contact(routes, smart)
+    add_join(routes, smart)
     for path, (page, handler) in forms.items():
         routes.add_api_route(path, page_handlers.form_handler(smart, page, handler), methods=["POST"])
         if path != page:

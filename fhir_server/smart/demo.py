@@ -14,6 +14,7 @@ from fhir_server.smart.clients import clients, staff_apps
 from fhir_server.smart.clients.clients import Client
 from fhir_server.smart.core.context import digest
 from fhir_server.smart.core.persons import Role
+from fhir_server.smart.notices import contacts
 from fhir_server.store import Store
 
 PASSWORD: Final = "Demo-pass-2026"
@@ -23,6 +24,7 @@ LAUNCH: Final = "http://127.0.0.1:8765/launch"
 READINGS: Final = "http://127.0.0.1:8766/"
 # Apps of `examples/` as the start page of the demo lists them: name, address, the command that serves the app.
 APPS_TO_TRY: Final = (("Home readings", READINGS, "python3 -m http.server 8766 --bind 127.0.0.1 --directory examples/home-readings"),)
+MAILBOX: Final = "alex@adult.example"  # of the account "adult"
 _KEYS: Final = "demo-client-keys"
 _APP_SCOPES: Final = "openid fhirUser launch launch/patient launch/encounter offline_access online_access patient/*.cruds user/*.cruds"
 _CHILDREN: Final = ("child", "teen", "newly-adult")
@@ -64,9 +66,11 @@ async def load(store: Store) -> None:
     """Create the missing demo accounts and clients, and approve the apps for staff.  Existing ones keep their passwords and keys."""
     for username, name, role, patient, practitioner, related in PEOPLE:
         if await users.find(store, username) is None:
-            await users.create(
+            user = await users.create(
                 store, username, PASSWORD, role, name=name, patient=patient, practitioner=practitioner, related_persons=related
             )
+            if username == "adult":
+                await contacts.add(store, user, MAILBOX, store.key_values.now())
     for client in CLIENTS:
         if await clients.find(store, client.client_id) is None:
             await clients.save(store, await _with_keys(store, client))

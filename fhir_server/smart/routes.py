@@ -21,6 +21,7 @@ from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventK
 from fhir_server.smart.discovery.documents import openid_configuration, server_metadata
 from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
+from fhir_server.smart.notices.recovery_pages import add_recovery_pages
 from fhir_server.smart.outbound.json_client import JsonClient
 from fhir_server.smart.tokens import dpop, pushed_requests, refusals
 from fhir_server.smart.tokens.dpop import ProofError, ProvenRequest
@@ -68,6 +69,7 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
     registrations = RateLimit("registration", MAX_REGISTRATIONS_PER_HOUR, HOUR)
     add_registration(routes, smart, registrations)
     add_registration_pages(routes, smart, registrations)
+    add_recovery_pages(routes, smart)
     add_federation(routes, smart, JsonClient(transport))
     return routes
 

@@ -48,6 +48,18 @@ PAGES: dict[str, Callable[[Walk], object]] = {
         walk.visit("/account", "proxy-full").fill(**{"password-second": PASSWORD}).press("form[action='/account/second'] button")
     ),
     "password to set": lambda walk: walk.visit("/set-password"),
+    "account to open": lambda walk: walk.visit("/join"),
+    "account refused to open": lambda walk: (
+        walk.visit("/join").fill(code="AAAA", username="alexandra", new=NEW, again=NEW).press("button.primary")
+    ),
+    "forgotten password": lambda walk: walk.visit("/forgot"),
+    "help is on its way": lambda walk: walk.visit("/forgot").fill(address="nobody@adult.example").press("button.primary"),
+    "code from an e-mail": lambda walk: walk.visit("/recover"),
+    "e-mail address": lambda walk: walk.visit("/account/contact", "adult"),
+    "e-mail address refused": lambda walk: (
+        walk.visit("/account/contact", "adult").fill(address="alex@adult.example", **{"password-address": "Wrong-pass-2026"})
+        .press("form[action='/account/contact'] button")
+    ),
     "charts": lambda walk: walk.visit("/ehr", "clinician"),
     "chart": lambda walk: walk.visit("/ehr/adult", "clinician"),
     "record": lambda walk: record(walk, "adult"),

@@ -16,9 +16,11 @@ from tests.served import ROOT
 
 # Kinds that give no access by themselves, or that end with what they belong to.
 LASTING = {
-    "client", "demo-client-keys", "federated-subject", "former-user", "history-horizon", "identity-provider", "invitation", "link-tokens",
+    "client", "contact", "contact-address", "demo-client-keys",
+    "federated-subject", "former-user", "history-horizon", "identity-provider", "invitation", "link-tokens",
     "link-person", "linked-organisation", "linking-key", "load-key", "operation", "package", "package-revision",
     "recovery-code", "removed-client", "second-factor", "signing-key", "staff-app", "store-fact", "trusted-publisher", "user",
+    "notice", "pending-contact",
 }  # fmt: skip
 COUNTS_AND_LOCKS = {
     "async-job", "async-slot", "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account",
@@ -32,7 +34,8 @@ COUNTS_AND_LOCKS = {
 INDEXES = {"client-name", "grant-index-complete", "user-index"}  # the first look-up may make them
 GIVES_ACCESS = {"activation"}  # ended by the patient who made it: it opens nothing to anybody who is not signed in
 # How many of a call's first arguments are kinds.
-CALLS = {"put": 1, "put_if_absent": 1, "KeyValueRecord": 1, "Register": 1, "_new_token": 1, "SealedRecords": 1, "OwnedJobs": 2}
+CALLS = {"put": 1, "put_if_absent": 1, "KeyValueRecord": 1, "Register": 1, "_new_token": 1, "SealedRecords": 1, "OwnedJobs": 2,
+         "CodeSource": 1}  # fmt: skip
 
 
 def kinds_in(path: Path) -> Iterator[str]:

@@ -24,6 +24,7 @@ from fhir_server.smart import demo, routes
 from fhir_server.smart.accounts import users
 from fhir_server.smart.clients import clients
 from fhir_server.smart.core.context import SECOND
+from fhir_server.smart.core.mail import Mail
 from fhir_server.smart.core.token_grants import TokenGrant
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import Transaction, open_store
@@ -110,12 +111,12 @@ class Visitor:
 
 
 class World:
-    def __init__(self, url: str = "memory:") -> None:
+    def __init__(self, url: str = "memory:", mail: Mail | None = None) -> None:
         self.clock = Clock()
         self.clock.micros = START
         made = wiring.build_components(Settings(store=url, mode="test"))
         made.store.key_values.now = self.clock
-        smart = replace(made.smart, now=self.clock)
+        smart = replace(made.smart, now=self.clock, mail=mail or made.smart.mail)
         self.made = replace(made, clock=self.clock, smart=smart)
         self.store = made.store
         asyncio.run(self._fill(_accounts()))

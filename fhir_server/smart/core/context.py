@@ -9,6 +9,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from fhir_server.clock import Clock
+from fhir_server.smart.core.mail import Mail, NoMail
 from fhir_server.smart.core.password_rules import PasswordRules
 from fhir_server.smart.core.persons import Charts, EffectiveScopes, Encounters, NoCharts, Records, all_scopes, no_encounters
 from fhir_server.smart.core.security_events import EventRecorder, SecurityEvent, discard_event
@@ -67,6 +68,7 @@ class SmartContext:
     ``zone``           the time zone of dates and times on pages
     ``former_key``     opens what was encrypted before ``key`` replaced it; encrypts nothing
     ``staff_apps``     what becomes of a request to staff by an app that is not approved for them: ``approved`` refuses, ``ask`` asks
+    ``mail``           sends e-mail, to the addresses of accounts
     ``require_pushed_requests``, ``require_dpop``  of all clients: authorization requests only pushed (RFC 9126), tokens only bound
                        to a key (RFC 9449)
     ``refresh_grace``  microseconds in which a used refresh token gets the same client the same tokens again; 0: not at all
@@ -93,6 +95,7 @@ class SmartContext:
     require_pushed_requests: bool = False
     require_dpop: bool = False
     charts: Charts = field(default_factory=NoCharts)
+    mail: Mail = field(default_factory=NoMail)
 
     async def record(self, event: SecurityEvent) -> None:
         """Write an event that just happened or was just refused to the audit log."""

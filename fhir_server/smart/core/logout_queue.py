@@ -5,17 +5,17 @@ is used again.  Whoever ends a session moves its clients to the queue at once (:
 session lapsed, its records are gone), the watch finds out when it is due.  A client is moved in one atomic step, so it gets one notice
 for a session.
 
-Keys of watches and notices begin with the instant at which they are due, so the due ones are the first ones, and no others are read.
+Watches and notices are queues by the instant at which they are due (:mod:`~fhir_server.smart.core.due_queue`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from fhir_server.smart.core.context import DAY, SECOND, SESSION_LIFE, digest
+from fhir_server.smart.core.due_queue import due_key, due_records, name_of
 from fhir_server.smart.core.token_grants import session_end
 from fhir_server.store import KeyValueRecord, Store
 
@@ -23,7 +23,6 @@ CLIENTS: Final = "clients-of-session"
 WATCH: Final = "session-watch"
 NOTICE: Final = "logout-notice"
 _LIFE: Final = SESSION_LIFE + DAY
-_DIGITS: Final = 17  # of an instant in a key
 _MARGIN: Final = 5 * SECOND
 
 
@@ -69,9 +68,9 @@ async def end(store: Store, session_key: str) -> None:
 
 async def end_lapsed(store: Store, now: int, limit: int) -> int:
     """Look at ``limit`` sessions whose watches are due: queue the notices of those that have ended.  Returns how many were due."""
-    due = await _due(store, WATCH, now, limit)
+    due = await due_records(store, WATCH, now, limit)
     for key, _ in due:
-        session_key = key.partition(" ")[2]
+        session_key = name_of(key)
         if lapses := await session_end(store, session_key, now):
             await store.key_values.exchange(WATCH, key, 0, [_watch(session_key, lapses, now)])
             continue
@@ -89,7 +88,7 @@ async def end_all_ended(store: Store, now: int) -> None:
 
 async def due_notices(store: Store, now: int, limit: int) -> list[Notice]:
     """Return the notices that are due, the longest due first, at most ``limit``."""
-    found = await _due(store, NOTICE, now, limit)
+    found = await due_records(store, NOTICE, now, limit)
     return [msgspec.structs.replace(msgspec.json.decode(text, type=Notice), key=key) for key, text in found]
 
 
@@ -105,20 +104,14 @@ async def remove(store: Store, notice: Notice) -> bool:
     return await store.key_values.pop(NOTICE, notice.key, 0) is not None
 
 
-async def _due(store: Store, kind: str, now: int, limit: int) -> Sequence[tuple[str, bytes]]:
-    async with store.snapshot() as snapshot:
-        first = await snapshot.records_unfiltered(kind, limit=limit)
-    return [(key, text) for key, text in first if int(key[:_DIGITS]) <= now]
-
-
 def _family(session_key: str) -> str:
     return f"clients of session {session_key}"
 
 
 def _watch(session_key: str, at: int, now: int) -> KeyValueRecord:
-    return KeyValueRecord(WATCH, f"{at:0{_DIGITS}} {session_key}", b"", now + _LIFE)
+    return KeyValueRecord(WATCH, due_key(at, session_key), b"", now + _LIFE)
 
 
 def _record(notice: Notice, at: int, now: int) -> KeyValueRecord:
-    key = f"{at:0{_DIGITS}} {notice.signed_in.sid}"
+    key = due_key(at, notice.signed_in.sid)
     return KeyValueRecord(NOTICE, key, msgspec.json.encode(msgspec.structs.replace(notice, key="")), now + DAY)

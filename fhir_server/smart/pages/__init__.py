@@ -23,7 +23,7 @@ _templates = Environment(
 
 def render(smart: SmartContext, name: str, status: int = 200, redirect_uri: str = "", **view: Any) -> Response:
     """Render a template as a page, with the headers of :func:`~fhir_server.web.forms.page_headers`."""
-    values: dict[str, Any] = {"problem": "", "session": None} | view
+    values: dict[str, Any] = {"problem": "", "session": None, "mail": smart.mail.is_available} | view
     text = _templates.get_template(name).render(organization=smart.organization, demo=smart.mode == "demo", **values)
     return Response(text, status, page_headers(redirect_uri), "text/html; charset=utf-8")
 
