@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
+from fhir_server import jsontext
 from fhir_server.clock import instant_text
 from fhir_server.consent.provisions import KIND, LEVEL
 from fhir_server.portal.wording import RELATIONSHIPS
@@ -79,6 +80,16 @@ def build_consent(
         provision=model("ConsentProvision")(provision=[permit]),
     )
     return _draft(resource)
+
+
+def with_level(categories: bytes, level: str) -> bytes:
+    """Return the categories of a proxy grant's Consent with another level; all others stay as they are written."""
+    kept = [item for item in jsontext.items(categories) if LEVEL not in _systems(jsontext.parse(item))]
+    return b"[" + b",".join([*kept, jsontext.dumps(_concept(LEVEL, level).model_dump())]) + b"]"
+
+
+def _systems(concept: Mapping[str, Any]) -> set[str]:
+    return {coding.get("system", "") for coding in concept.get("coding", ())}
 
 
 def describe_person(resource: Mapping[str, Any]) -> str:

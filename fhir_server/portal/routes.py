@@ -37,6 +37,7 @@ _ENDED_APPS = {
     "all": "The access of all apps has ended. To use an app again, connect it from the app.",
 }
 _WITHDRAWN = "The code no longer works. Nobody has used it. You can make a new code, or end the access."
+_DONE = {"ended": _ENDED, "withdrawn": _WITHDRAWN, "changed": "The access level was changed. It applies from now on, also in apps."}
 _NOT_CONNECTED = "This app is no longer connected."
 
 
@@ -70,7 +71,7 @@ class PortalPages:
 
     async def show_sharing(self, request: Request, session: Session) -> Response:
         query = request.query_params
-        return await self._sharing_page(session, {}, done=_ENDED if "ended" in query else _WITHDRAWN if "withdrawn" in query else "")
+        return await self._sharing_page(session, {}, done=next((words for what, words in _DONE.items() if what in query), ""))
 
     async def share(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         now = self.smart.now()
@@ -107,6 +108,17 @@ class PortalPages:
             return self._not_yours_page(session)
         await self._record("new-code", session, f"Consent/{consent}", detail={"code": "withdrawn"})
         return page_handlers.redirect_to("/sharing", withdrawn="yes")
+
+    async def change_level(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        consent, level = form.get("consent", ""), form.get("level", "")
+        try:
+            await sharing.change_level(self.context, session.user, consent, level, self.smart.now())
+        except SharingFormError as error:
+            return await self._sharing_page(session, {}, error)
+        except NotYourRecordError:
+            return self._not_yours_page(session)
+        await self._record("share-record", session, f"Consent/{consent}", detail={"level": level, "changed": "level"})
+        return page_handlers.redirect_to("/sharing", changed="yes")
 
     async def end_sharing(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         consent = form.get("consent", "")
@@ -150,6 +162,7 @@ class PortalPages:
             "consent": grant.consent,
             "names": ", ".join(grant.names),
             "levels": ", ".join(LEVELS[level] for level in grant.levels),
+            "codes": grant.levels,
             "since": "" if grant.since is None else format_instant_date(grant.since, zone),
             "last": "" if grant.until is None else format_instant_date(grant.until - 1, zone),
             "code": activation_codes.code_state(invitation, now),
@@ -250,6 +263,7 @@ def router(smart: SmartContext, service: Service, ask: Ask) -> APIRouter:
         "/sharing": ("/sharing", pages.share),
         "/sharing/code": ("/sharing", pages.renew_code),
         "/sharing/withdraw": ("/sharing", pages.withdraw_code),
+        "/sharing/level": ("/sharing", pages.change_level),
         "/sharing/end": ("/sharing", pages.end_sharing),
         "/accept": ("/accept", pages.redeem),
         "/apps": ("/apps", pages.end_app),

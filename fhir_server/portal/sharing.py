@@ -5,6 +5,7 @@ Each change is one transaction, which checks again that the person may share the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from typing import Final
 
@@ -128,8 +129,28 @@ async def withdraw_code(context: PortalContext, user: User, consent: str, now: i
         raise SharingFormError(NOT_WITHDRAWN)
 
 
+async def change_level(context: PortalContext, user: User, consent: str, level: str, now: int) -> None:
+    """Give a grant another level: a new version of its Consent.  Tokens that exist see more or less with the next request.
+
+    Raises NotYourRecordError, SharingFormError.
+    """
+    if level not in LEVELS:
+        raise SharingFormError(_LEVEL)
+
+    def change(row: bytes) -> dict[str, bytes]:
+        return {"category": proxy_resources.with_level(jsontext.members(row)["category"], level)}
+
+    await _change(context, user, consent, change, now)
+
+
 async def end(context: PortalContext, user: User, consent: str, now: int) -> None:
     """End a grant: write a new version of its Consent with status ``inactive``. Raises NotYourRecordError, SharingFormError."""
+    await _change(context, user, consent, lambda _: {"status": b'"inactive"'}, now)
+    await activation_codes.delete_codes(context.smart.store.key_values, consent)
+
+
+async def _change(context: PortalContext, user: User, consent: str, change: Callable[[bytes], dict[str, bytes]], now: int) -> None:
+    """Write a new version of the Consent of a grant in force, with other members of the resource."""
 
     async def job(tx: Transaction) -> None:
         view = await context.own_record(tx, user, now)
@@ -137,12 +158,11 @@ async def end(context: PortalContext, user: User, consent: str, now: int) -> Non
         row = await tx.read_unfiltered("Consent", consent) if consent in active else None
         if row is None:
             raise SharingFormError(ENDED)
-        ended = parse_draft(jsontext.join_members(jsontext.members(row.body) | {"status": b'"inactive"'}), "Consent")
-        # Everything but the status is the stored text, so the security labels stay, no matter who set them.
-        await context.writer(tx, now).write(ended, consent, takes_labels=True, previous=row)
+        changed = parse_draft(jsontext.join_members(jsontext.members(row.body) | change(row.body)), "Consent")
+        # Everything else is the stored text, so the security labels stay, no matter who set them.
+        await context.writer(tx, now).write(changed, consent, takes_labels=True, previous=row)
 
     await context.smart.store.write(job)
-    await activation_codes.delete_codes(context.smart.store.key_values, consent)
 
 
 async def _grants_in_force(context: PortalContext, view: View, user: User) -> list[ProxyGrant]:

@@ -63,7 +63,8 @@ def test_f20_4_known_and_unknown_addresses_get_the_same_page_for_the_same_writes
         kinds = ("notice", "rate-limit", "mailed-password-code")
         return sum(len(asyncio.run(world.store.key_values.list_all(kind, world.clock()))) for kind in kinds)
 
-    answers, grown = [], []
+    answers: list[tuple[int, str | None, str]] = []
+    grown: list[int] = []
     for address in (ADDRESS, "nobody@adult.example"):
         before = records()
         answer = ask(world, address)

@@ -171,6 +171,15 @@ class World:
 
         return asyncio.run(read())
 
+    async def add(self, resource: dict[str, Any]) -> None:
+        """Write a resource that does not exist yet."""
+
+        async def job(tx: Transaction) -> None:
+            writing = ResourceWriter(tx, self.made.labeler, self.made.service.base, self.clock())
+            await writing.write(parse_draft(json.dumps(resource).encode()), resource["id"], takes_labels=True, previous=None)
+
+        await self.store.write(job)
+
     async def change(self, type: str, id: str, members: dict[str, Any]) -> None:
         """Write a new version of a resource with these members."""
 

@@ -14,6 +14,15 @@ from fhir_server.smart.core.context import DAY
 from tests.portal.environment import World, code_in
 
 SHARED = "Shared with you"
+RESULT = {
+    "resourceType": "Observation",
+    "id": "result",
+    "status": "final",
+    "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory"}]}],
+    "code": {"coding": [{"system": "http://loinc.org", "code": "718-7"}]},
+    "subject": {"reference": "Patient/adult"},
+    "valueQuantity": {"value": 14, "unit": "g/dL", "system": "http://unitsofmeasure.org", "code": "g/dL"},
+}
 NOT_YOURS = "You cannot share a record from this account."
 
 
@@ -47,6 +56,40 @@ def test_ending_a_proxy_grant_returns_404_to_existing_tokens(world: World) -> No
     assert world.status(token) == 200
     assert end(world, consent) == 303
     assert world.status(token) == 404
+
+
+def change_level(world: World, consent: str, level: str) -> int:
+    return world.signed_in("adult").send("/sharing", "/sharing/level", consent=consent, level=level).status_code
+
+
+def test_f21_6_a_lower_level_shows_an_existing_token_less_at_once(world: World) -> None:
+    consent, token = share_with_proxy(world, level="full")
+    row = world.stored("Consent")[consent]
+    asyncio.run(world.add(RESULT))
+    assert world.status(token, "Observation/result") == 200
+    assert change_level(world, consent, "scheduling") == 303
+    changed = world.stored("Consent")[consent]
+    levels = [coding["code"] for category in changed["category"] for coding in category["coding"] if "proxy-level" in coding["system"]]
+    assert levels == ["scheduling"] and changed["meta"]["versionId"] == "2"
+    assert {name: value for name, value in changed.items() if name not in ("category", "meta")} == {
+        name: value for name, value in row.items() if name not in ("category", "meta")
+    }
+    assert (world.status(token, "Observation/result"), world.status(token)) == (404, 200)
+    assert change_level(world, consent, "full") == 303 and world.status(token, "Observation/result") == 200
+    assert end(world, consent) == 303 and world.status(token) == 404
+
+
+def test_a_level_is_changed_by_its_patient_only_and_to_a_known_one(world: World) -> None:
+    consent, _ = share_with_proxy(world)
+    other = world.signed_in("newly-adult")
+    token = other.get("/sharing").text.partition('name="token" value="')[2].partition('"')[0]
+    assert other.post("/sharing/level", token=token, consent=consent, level="full").status_code == 400
+    assert change_level(world, consent, "everything") == 400
+    assert end(world, consent) == 303
+    adult = world.signed_in("adult")
+    token = adult.get("/sharing").text.partition('name="token" value="')[2].partition('"')[0]
+    assert adult.post("/sharing/level", token=token, consent=consent, level="full").status_code == 400
+    assert world.stored("Consent")[consent]["status"] == "inactive"
 
 
 def test_unredeemed_proxy_grant_gives_no_access(world: World) -> None:
