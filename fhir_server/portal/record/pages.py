@@ -16,7 +16,8 @@ from fhir_server.portal import page_handlers
 from fhir_server.portal.context import PortalContext
 from fhir_server.portal.record import addresses, items, sections, trend
 from fhir_server.portal.record.reading import Ask, RecordReader, RefusedError
-from fhir_server.portal.record.sections import SECTIONS, Listing
+from fhir_server.portal.record.sections import PROOF, SECTIONS, Listing
+from fhir_server.portal.record.vaccination_proof import VaccinationProof
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.persons import RecordChoice
 from fhir_server.web.forms import NO_STORE, address
@@ -168,10 +169,14 @@ def _codings(observation: dict[str, Any]) -> list[dict[str, Any]]:
 def add_record(routes: APIRouter, context: PortalContext, ask: Ask) -> None:
     """Add the pages under ``/r``."""
     pages = RecordPages(context, ask)
+    proof = VaccinationProof(pages._page)
     root = addresses.PATH + "/{key}"
     shown: dict[str, Show] = {
         root: pages.show_record,
         root + "/files/{kind}/{id}/{number}": pages.download,
+        root + f"/{PROOF.slug}": proof.show_cards,
+        root + f"/{PROOF.slug}/{{card}}": proof.show_card,
+        root + f"/{PROOF.slug}/{{card}}/file": proof.download,
         root + "/{section}": pages.show_section,
         root + "/{section}/{id}": pages.show_value,
     }

@@ -31,7 +31,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A page of the record.  ``slug``: its name in URLs; ``about``: what it is, on the first page of the record."""
+    """A page of the record.  ``slug``: its name in URLs; ``about``: what it is, on the first page of the record.
+
+    A section without lists has a page of its own.
+    """
 
     slug: str
     title: str
@@ -86,6 +89,8 @@ REPORTS: Final = _listing(
     "reports", "Reports", "DiagnosticReport", "-date", _NOT_WITHDRAWN, ("_include", "DiagnosticReport:result"), layout="reports"
 )  # fmt: skip
 
+PROOF: Final = Section("vaccination-proof", "Proof of vaccination", "Cards to show, download and print", ())
+
 SECTIONS: Final = (
     Section("results", "Test results", "Reports of the laboratory and others, and each value", (
         REPORTS, _observations("values", "Single values", "laboratory"),
@@ -109,6 +114,7 @@ SECTIONS: Final = (
     Section("vaccinations", "Vaccinations", "What was given, and when", (
         _listing("vaccinations", "Vaccinations", "Immunization", "-date"),
     )),
+    PROOF,
     Section("vital-signs", "Vital signs", "Blood pressure, pulse, weight and the like", (
         _observations("vital-signs", "Vital signs", "vital-signs"),
     )),
