@@ -17,6 +17,7 @@ from fhir_server import jsontext
 from fhir_server.display.texts import objects, plain
 from fhir_server.interactions.vaccine_diseases import against
 from fhir_server.portal.record.names import name_of
+from fhir_server.web.dates import format_date
 
 MOST_IN_A_CODE: Final = 1195
 """Characters of a card that fit into one QR code.  The guide no longer has several codes for one card."""
@@ -32,7 +33,7 @@ class HealthCard:
 
     ``text``    the card itself, a compact JWS
     ``slug``    its name in URLs; ``title``: the diseases that it is about
-    ``name``, ``birth_date``  whose card it is, as in the card
+    ``name``, ``birth_date``  whose card it is, in words
     ``issuer``  who vouches for it: the URL below which the keys are
     ``rows``    the ids of the Immunizations in it, in its order
     """
@@ -99,7 +100,7 @@ def _card(text: str, rows: tuple[str, ...]) -> HealthCard:
         "-".join([disease.slug for disease in diseases]),
         ", ".join([disease.name for disease in diseases]),
         name_of(patient),
-        plain(patient.get("birthDate")),
+        format_date(plain(patient.get("birthDate"))),
         content["iss"],
         rows,
     )
