@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server.audit import LOG_NAME
 from fhir_server.interactions.vaccine_diseases import DISEASES, against, codes_of
 from fhir_server.smart.accounts import users
 from fhir_server.smart.core import signing_keys
@@ -228,77 +229,11 @@ def test_staff_and_systems_get_no_card(shared: Served) -> None:
     assert shared.get(shared.token(scope="system/*.rs"), f"Patient/adult/{OPERATION}{ALL}").status == 403
 
 
-@pytest.mark.parametrize(("scope", "status"), [
-    ("patient/Patient.r patient/Immunization.s", 200), ("patient/Patient.r patient/Immunization.r", 200),
-    ("patient/Patient.r", 403), ("patient/Immunization.rs", 403), ("patient/Patient.s patient/Immunization.rs", 403),
-])  # fmt: skip
-def test_a_card_needs_scopes_for_the_patient_and_the_vaccinations(shared: Served, scope: str, status: int) -> None:
-    assert issue(shared, "adult", "adult", scope=scope).status == status
-
-
 def test_another_patient_is_like_one_who_does_not_exist(shared: Served) -> None:
     token = shared.app_token("parent-a", "child")
     answers = [shared.get(token, f"Patient/{id}/{OPERATION}{ALL}") for id in ("adult", "nobody")]
     assert [one.status for one in answers] == [404, 404]
     assert answers[0].body.replace(b"adult", b"nobody") == answers[1].body
-
-
-def test_none_that_fits_is_an_answer_without_cards(shared: Served) -> None:
-    for query in (
-        "?credentialType=Observation", "?credentialType=Immunization&credentialType=Observation", f"{ALL}&_since=2026-11-20",
-        f"{ALL}&credentialValueSet=https://terminology.smarthealth.cards/ValueSet/immunization-orthopoxvirus-all",
-        f"{ALL}&credentialValueSet=https://terminology.smarthealth.cards/ValueSet/immunization-all-snomed",
-    ):  # fmt: skip
-        answer = issue(shared, "adult", "adult", query)
-        assert answer.status == 200 and answer.json == {"resourceType": "Parameters"}, query
-
-
-@pytest.mark.parametrize(
-    "type",
-    [
-        "Immunization", "%23immunization", "https://smarthealth.cards%23immunization", "https://smarthealth.cards%23health-card",
-        "http://hl7.org/fhir/StructureDefinition/Immunization", "Immunization&credentialType=Patient",
-    ],
-)  # fmt: skip
-def test_types_of_credentials_have_several_spellings(shared: Served, type: str) -> None:
-    assert issue(shared, "adult", "adult", f"?credentialType={type}").body == issue(shared, "adult", "adult").body
-
-
-def test_parameters_narrow_the_cards(shared: Served) -> None:
-    covid = f"{ALL}&credentialValueSet=https://terminology.smarthealth.cards/ValueSet/immunization-covid-"
-    for system in ("all", "cvx"):
-        assert all_vaccines(shared, issue(shared, "adult", "adult", covid + system)) == {COVID, "309"}
-    since = all_vaccines(shared, issue(shared, "adult", "adult", f"{ALL}&_since=2024"))
-    assert since == {"309", FLU}, "the vaccinations since then"
-    for claim, element in (("Patient.name", "name"), ("Patient.birthDate", "birthDate")):
-        [payload] = payloads(shared, issue(shared, "adult", "adult", f"{covid}all&includeIdentityClaim={claim}"))
-        assert set(resources(payload)[0]) == {"resourceType", element}
-
-
-@pytest.mark.parametrize(
-    ("query", "named"),
-    [
-        ("", "credentialType"),
-        ("?credentialType=Vaccine", "Vaccine"),
-        ("?credentialType=%23covid", "#covid"),
-        (f"{ALL}&_since=soon", "_since"),
-        (f"{ALL}&_since=2024,2020", "_since"),
-        (f"{ALL}&includeIdentityClaim=Patient.telecom", "Patient.name"),
-        (f"{ALL}&includeIdentityClaim=name", "Patient.name"),
-        (f"{ALL}&credentialValueSet=https://x.example/vs", "x.example"),
-        (f"{ALL}&since=2024", "since"),
-    ],
-)
-def test_a_parameter_that_cannot_be_followed_is_refused_by_name(shared: Served, query: str, named: str) -> None:
-    answer = issue(shared, "adult", "adult", query)
-    assert answer.status == 400 and named in answer.body.decode(), answer.json
-
-
-def test_a_wallet_asks_by_post(shared: Served) -> None:
-    body = {"resourceType": "Parameters", "parameter": [{"name": "credentialType", "valueUri": "Immunization"}]}
-    token = shared.app_token("adult", "adult", "patient/*.rs")
-    answer = shared.request(token, "POST", f"Patient/adult/{OPERATION}", body=body)
-    assert answer.status == 200 and answer.body == issue(shared, "adult", "adult").body
 
 
 def test_the_same_card_is_the_same_text_whoever_asks(shared: Served) -> None:
@@ -328,10 +263,10 @@ def test_each_disease_has_vaccines_and_its_own_address() -> None:
     assert codes_of("https://terminology.smarthealth.cards/ValueSet/immunization-all-all") is None
 
 
-def test_a_record_with_too_many_vaccinations_says_how_to_narrow_the_request(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fhir_server.interactions import health_cards
-
-    monkeypatch.setattr(health_cards, "_MOST", 2)
-    answer = issue(served, "adult", "adult")
-    assert answer.status == 503 and "_since" in answer.body.decode()
-    assert issue(served, "adult", "adult", f"{ALL}&_since=2025").status == 200
+def test_the_audit_log_says_who_got_cards_of_which_vaccinations(served: Served) -> None:
+    store = served.parts.store
+    issue(served, "proxy-full", "adult")
+    served.run(served.parts.auditor.flush())
+    lines = [line for _, line in served.run(store.read_log(LOG_NAME)) if b"proxy-full" in line]
+    assert len(lines) == 1
+    assert all(name in lines[0] for name in (b"proxy-full", b"Patient/adult", b"Immunization/adult-covid-1"))
