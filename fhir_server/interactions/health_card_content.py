@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from fhir_server.consent.code_systems import CVX, normalize_code
-from fhir_server.consent.security_labels import REPORTED_BY
+from fhir_server.consent.security_labels import is_persons_report
 from fhir_server.interactions.vaccine_diseases import DISEASES, Disease, against
 
 Json = Mapping[str, Any]
@@ -62,7 +62,7 @@ def dose(immunization: Json) -> Dose | None:
 
 
 def _is_reported(resource: Json) -> bool:
-    return any(tag.get("system") == REPORTED_BY for tag in resource.get("meta", {}).get("tag", ()))
+    return any(map(is_persons_report, resource.get("meta", {}).get("tag", ())))
 
 
 def _is_verified(resource: Json) -> bool:

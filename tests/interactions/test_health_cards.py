@@ -29,6 +29,7 @@ OPERATION = "$health-cards-issue"
 ALL = "?credentialType=Immunization"
 COVID, FLU, MMR, MEASLES = "208", "140", "03", "05"
 SHINGLES = "187"  # no demo record has such a vaccination
+SUPPLIED = {"system": "http://hl7.org/fhir/us/core/CodeSystem/us-core-tags", "code": "patient-supplied"}
 Json = dict[str, Any]
 
 
@@ -155,6 +156,7 @@ def test_f12_3_a_dose_that_a_person_reported_is_absent_until_it_is_recorded_from
     "change",
     [
         {"status": "not-done"},
+        {"meta": {"tag": [SUPPLIED]}},
         {"status": "entered-in-error"},
         {"isSubpotent": True},
         {"primarySource": None},
@@ -174,8 +176,16 @@ def test_no_card_has_what_the_institution_does_not_vouch_for(served: Served, cha
     before = issue(served, "adult", "adult").body
     feed(served, row)
     assert issue(served, "adult", "adult").body == before
-    feed(served, immunization("doubtful", SHINGLES))
+    feed(served, immunization("sound", SHINGLES))
     assert SHINGLES in all_vaccines(served, issue(served, "adult", "adult"))
+
+
+def test_whoever_sees_a_row_sees_that_a_person_supplied_it_and_no_other_tag(served: Served) -> None:
+    other = {"system": "https://feed.example/tags", "code": "batch-7"}
+    feed(served, immunization("supplied", SHINGLES, meta={"tag": [other, SUPPLIED]}))
+    for user in ("adult", "proxy-standard", "proxy-full"):
+        seen = served.get(served.app_token(user, "adult"), "Immunization/supplied").json
+        assert seen["meta"]["tag"] == [SUPPLIED], user
 
 
 def minor_policy(folder: Path) -> str:
