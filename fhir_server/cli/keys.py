@@ -22,7 +22,7 @@ def list_keys() -> None:
     """List the published keys, oldest first."""
     for key in run_with_components(lambda components: signing_keys.list_all(components.smart)):
         state = "current" if key.retired is None else f"retired {instant_text(key.retired)}"
-        click.echo(f"{key.kid:18} {key.alg:6} created {instant_text(key.created)}  {state}")
+        click.echo(f"{key.kid:43} {key.alg:6} created {instant_text(key.created)}  {state}")
 
 
 @keys.command("rotate")
