@@ -31,10 +31,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A page of the record.  ``slug``: its name in URLs; ``about``: what it is, on the first page of the record.
-
-    A section without lists has a page of its own.
-    """
+    """A page of the record.  ``slug``: its name in URLs; ``about``: what it is, on the first page of the record."""
 
     slug: str
     title: str
@@ -81,6 +78,8 @@ _PAST_PROBLEMS: Final = "inactive,remission,resolved"
 _OFF: Final = "cancelled,noshow"
 _VERIFIED: Final = ("verification-status:not", "entered-in-error")
 _CATEGORIES: Final = "laboratory,vital-signs,social-history"
+# Without lists: its page is not made of searches.
+PROOF: Final = Section("vaccination-proof", "Proof of vaccination", "Cards to show, download and print", ())
 
 COMING: Final = _listing(
     "coming", "Coming up", "Appointment", "date", ("date", f"ge{NOW}"), ("status:not", f"{_OFF},entered-in-error,fulfilled")
@@ -88,8 +87,6 @@ COMING: Final = _listing(
 REPORTS: Final = _listing(
     "reports", "Reports", "DiagnosticReport", "-date", _NOT_WITHDRAWN, ("_include", "DiagnosticReport:result"), layout="reports"
 )  # fmt: skip
-
-PROOF: Final = Section("vaccination-proof", "Proof of vaccination", "Cards to show, download and print", ())
 
 SECTIONS: Final = (
     Section("results", "Test results", "Reports of the laboratory and others, and each value", (

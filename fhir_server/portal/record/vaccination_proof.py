@@ -5,8 +5,7 @@ What they show is the answer of ``$health-cards-issue`` to the person, as an app
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from fastapi import Request, Response
 
@@ -29,38 +28,36 @@ class Opened(Protocol):
     @property
     def reader(self) -> RecordReader: ...
 
+    def page(self, template: str, **view: Any) -> Response: ...
 
-class VaccinationProof:
-    """Handlers of the pages.  ``render`` renders a template for the record that is open."""
 
-    def __init__(self, render: Callable[..., Response]) -> None:
-        self._render = render
+async def show_cards(request: Request, record: Opened) -> Response:
+    """All cards; also that the person's access to the record does not include them."""
+    try:
+        cards = await _cards(record.reader)
+    except RefusedError as refused:
+        if refused.status != 403:
+            raise
+        return record.page("vaccination_proof.html", section=PROOF, cards=[], is_refused=True)
+    shown = [(card, await _doses(record.reader, card)) for card in cards]
+    return record.page("vaccination_proof.html", section=PROOF, cards=shown, is_refused=False)
 
-    async def show_cards(self, request: Request, record: Opened) -> Response:
-        """All cards; also that the person's access to the record does not include them."""
-        try:
-            cards = await _cards(record.reader)
-        except RefusedError as refused:
-            if refused.status != 403:
-                raise
-            return self._render(record, "vaccination_proof.html", section=PROOF, cards=[], is_refused=True)
-        shown = [(card, await _doses(record.reader, card)) for card in cards]
-        return self._render(record, "vaccination_proof.html", section=PROOF, cards=shown, is_refused=False)
 
-    async def show_card(self, request: Request, record: Opened) -> Response:
-        """One card, to be scanned or printed.  Raises RefusedError."""
-        card = await _card(request, record)
-        return self._render(record, "vaccination_card.html", section=PROOF, card=card, doses=await _doses(record.reader, card))
+async def show_card(request: Request, record: Opened) -> Response:
+    """One card, to be scanned or printed.  Raises RefusedError."""
+    card = await _card(request, record)
+    return record.page("vaccination_card.html", section=PROOF, card=card, doses=await _doses(record.reader, card))
 
-    async def download(self, request: Request, record: Opened) -> Response:
-        """One card as a file for a wallet.  Raises RefusedError."""
-        card = await _card(request, record)
-        headers = {
-            "Content-Disposition": f'attachment; filename="{card.slug}.smart-health-card"',
-            "X-Content-Type-Options": "nosniff",
-            "Content-Security-Policy": NOT_A_PAGE.decode(),
-        }
-        return Response(card.file, headers=NO_STORE | headers, media_type=_MEDIA)
+
+async def download(request: Request, record: Opened) -> Response:
+    """One card as a file for a wallet.  Raises RefusedError."""
+    card = await _card(request, record)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{card.slug}.smart-health-card"',
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": NOT_A_PAGE.decode(),
+    }
+    return Response(card.file, headers=NO_STORE | headers, media_type=_MEDIA)
 
 
 async def _cards(reader: RecordReader) -> list[HealthCard]:
@@ -81,3 +78,11 @@ async def _doses(reader: RecordReader, card: HealthCard) -> list[Item]:
     found = await reader.search("Immunization", [("_id", ",".join(card.rows))], count=len(card.rows))
     by_id = {item.id: item for item in items.items(found)}
     return [by_id[id] for id in card.rows if id in by_id]
+
+
+SHOWN: Final = {
+    f"/{PROOF.slug}": show_cards,
+    f"/{PROOF.slug}/{{card}}": show_card,
+    f"/{PROOF.slug}/{{card}}/file": download,
+}
+"""Address below that of the record -> handler."""
