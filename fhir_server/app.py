@@ -41,6 +41,7 @@ from fhir_server.consent.sensitivity_codes import SensitivityCodes
 from fhir_server.errors import RETRY_READ_ONLY, Problem
 from fhir_server.interactions import openapi, subscription_records
 from fhir_server.interactions.capability import capability_statement
+from fhir_server.interactions.health_card_content import CardIssuer
 from fhir_server.interactions.messages import Request as FhirRequest
 from fhir_server.interactions.public_documents import Document, json_document, metadata
 from fhir_server.interactions.registry import METADATA, OPENAPI, SMART_CONFIGURATION
@@ -63,7 +64,7 @@ from fhir_server.search.cursors import Cursors
 from fhir_server.sending import Send
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
-from fhir_server.smart.core import key_check, signing_keys
+from fhir_server.smart.core import health_card_signature, key_check, signing_keys
 from fhir_server.smart.core.context import SECOND, SmartContext
 from fhir_server.smart.core.encryption import derive_key, seal, unseal
 from fhir_server.smart.core.password_rules import PasswordRules
@@ -201,6 +202,7 @@ def build_components(
         new_id or (lambda: str(uuid.uuid4())),
         AuditTrail(derive_key(settings.secret_key.encode(), "ids of audit events"), settings.base),
         profile_validator(store, settings),
+        CardIssuer(settings.origin, partial(health_card_signature.sign, smart)),
         settings.max_conditional_deletes,
         require_writable or no_restriction,
         settings.search_handling,

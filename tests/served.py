@@ -24,7 +24,7 @@ from tests.mongo.shared_mongod import emptied_url
 ROOT = Path(__file__).parents[1]
 NOON = "2026-11-21T12:00:00-05:00"
 T = TypeVar("T")
-PREPARED = ("user", "client", "demo-client-keys", "signing-key")
+PREPARED = ("user", "client", "demo-client-keys", "signing-key", "health-card-key")
 _prepared: dict[tuple[str, str], bytes] = {}
 KEY = "a key that is long enough for tests of this server"
 

@@ -176,6 +176,10 @@ class Permissions:
         """Whether the policy lets this actor create ("c") or update ("u") resources of ``type``."""
         return self.actor is not None and decision.may_write(self.policy, self.actor, type, interaction)
 
+    def may_ask(self, operation: str) -> bool:
+        """Whether the policy lets this actor ask an operation (its name without ``$``) that it grants by name."""
+        return self.actor is not None and decision.may_ask(self.policy, self.actor, operation)
+
     def reportable_categories(self, type: str) -> frozenset[str] | None:
         """The codes of ``category`` that this actor's resources of ``type`` may have; None: any."""
         return decision.writable_categories(self.policy, self.actor, type) if self.actor is not None else frozenset()

@@ -1,4 +1,4 @@
-"""``keys``: the keys that sign id_tokens, and the secret key that encrypts them and other secrets."""
+"""``keys``: the keys that sign id_tokens and health cards, and the secret key that encrypts them and other secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fhir_server.smart.core.security_events import SecurityEvent
 
 @main.group("keys")
 def keys() -> None:
-    """Manage the keys that sign id_tokens, and the replacement of the secret key."""
+    """Manage the keys that sign id_tokens and health cards, and the replacement of the secret key."""
 
 
 @keys.command("list")
@@ -22,22 +22,27 @@ def list_keys() -> None:
     """List the published keys, oldest first."""
     for key in run_with_components(lambda components: signing_keys.list_all(components.smart)):
         state = "current" if key.retired is None else f"retired {instant_text(key.retired)}"
-        click.echo(f"{key.kid:18} {key.alg:6} created {instant_text(key.created)}  {state}")
+        click.echo(f"{key.kid:43} {key.alg:6} created {instant_text(key.created)}  {state}")
 
 
 @keys.command("rotate")
 @click.option(
     "--alg", type=click.Choice(signing_keys.ALGORITHMS), multiple=True, help="Algorithm; may be repeated.  [default: all algorithms]"
 )
-def rotate_keys(alg: tuple[str, ...]) -> None:
-    """Create new keys and retire the old ones.  A retired key stays published until the last token it signed expires."""
+@click.option("--unpublish", is_flag=True, help="After a theft: no former key stays published, so what they signed no longer verifies.")
+def rotate_keys(alg: tuple[str, ...], unpublish: bool) -> None:
+    """Create new keys and retire the old ones.  A retired key stays published until the last token it signed expires.
+
+    That of health cards (ES256) stays published for good: cards do not expire.
+    """
     algorithms = alg or signing_keys.ALGORITHMS
 
     async def rotate(components: Components) -> None:
         for algorithm in algorithms:
-            await signing_keys.rotate(components.smart, algorithm)
+            await signing_keys.rotate(components.smart, algorithm, unpublish=unpublish)
 
-    run_with_components(with_audit_event(rotate, SecurityEvent("rotate-keys", detail={"alg": " ".join(algorithms)})))
+    detail = {"alg": " ".join(algorithms), **({"unpublish": "yes"} if unpublish else {})}
+    run_with_components(with_audit_event(rotate, SecurityEvent("rotate-keys", detail=detail)))
     click.echo("The server signs with the new keys.")
 
 

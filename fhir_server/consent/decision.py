@@ -87,6 +87,11 @@ def may_write(policy: Policy, actor: Actor, type: str, letter: str) -> bool:
     return any(True for _ in _write_rules(policy, actor, type, letter))
 
 
+def may_ask(policy: Policy, actor: Actor, operation: str) -> bool:
+    """Whether the actor may ask an operation (its name without ``$``) that the policy grants by name."""
+    return any(operation in rule.operations for rule in _rules_of(policy, actor))
+
+
 def writable_categories(policy: Policy, actor: Actor, type: str) -> frozenset[str] | None:
     """The codes of ``category`` that resources of this type may have which the actor creates or changes; None: any."""
     rules = [rule for letter in ("c", "u") for rule in _write_rules(policy, actor, type, letter)]
@@ -96,9 +101,12 @@ def writable_categories(policy: Policy, actor: Actor, type: str) -> frozenset[st
 
 
 def _write_rules(policy: Policy, actor: Actor, type: str, letter: str) -> Iterable[WriteRule]:
+    return (rule for rule in _rules_of(policy, actor) if {type, "*"} & rule.types.get(letter, frozenset()))
+
+
+def _rules_of(policy: Policy, actor: Actor) -> Iterable[WriteRule]:
     levels = _levels(actor)
-    rules = (rule for rule in policy.writes if actor.kind in rule.actors and (not rule.levels or rule.levels & levels))
-    return (rule for rule in rules if {type, "*"} & rule.types.get(letter, frozenset()))
+    return (rule for rule in policy.writes if actor.kind in rule.actors and (not rule.levels or rule.levels & levels))
 
 
 def _levels(actor: Actor) -> frozenset[str]:

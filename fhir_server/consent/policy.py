@@ -70,12 +70,14 @@ class WriteRule:
     """The resource types (``*``: every type) that actors may create ("c"), update ("u") and delete ("d").
 
     ``categories``  type -> the codes of ``category`` that a resource of this type may have; other types may have any
+    ``operations``  the operations that the actors may ask, of those that not everybody may who reads what they answer
     """
 
     actors: frozenset[ActorKind]
     levels: frozenset[str]
     types: Mapping[str, frozenset[str]]
     categories: Mapping[str, frozenset[str]]
+    operations: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +280,7 @@ def _actors(raw: Json) -> frozenset[ActorKind]:
 def _write_rule(raw: Json) -> WriteRule:
     types = {letter: frozenset(raw.get(name, ())) for letter, name in (("c", "create"), ("u", "update"), ("d", "delete"))}
     categories = {type: frozenset(codes) for type, codes in raw.get("categories", {}).items()}
-    return WriteRule(_actors(raw), frozenset(raw.get("levels", ())), types, categories)
+    return WriteRule(_actors(raw), frozenset(raw.get("levels", ())), types, categories, frozenset(raw.get("operations", ())))
 
 
 def _names(raw: Json, field: str, known: frozenset[str], groups: Mapping[str, list[str]]) -> frozenset[str]:

@@ -18,6 +18,8 @@ IG: Final = "https://fhir-server.example/ig"
 REPORTED_BY: Final = f"{IG}/CodeSystem/reported-by"
 """System of the tag that tells a person's statements from those of the institution; every reader of the row sees it."""
 
+_PATIENT_SUPPLIED: Final = ("http://hl7.org/fhir/us/core/CodeSystem/us-core-tags", "patient-supplied")
+
 ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 RESTRAINT: Final = frozenset({"PHY", "TBOO", "NOPAT"})
 """The v3-ActCodes by which a clinician withholds a resource from the patient side."""
@@ -36,6 +38,11 @@ _ACT_CODES: Final = {
     "SEX": "REPRO", "GENDER": "REPRO", "GDIS": "GENETIC", "SCA": "GENETIC",
     "PHY": PHYHOLD, "TBOO": PHYHOLD, "NOPAT": PHYHOLD, "PRS": MC, "ADOL": MC,
 }  # fmt: skip
+
+
+def is_persons_report(tag: Mapping[str, Any]) -> bool:
+    """Whether a tag says that a patient or proxy supplied the resource: this server's mark, or that of US Core."""
+    return tag.get("system") == REPORTED_BY or (tag.get("system"), tag.get("code")) == _PATIENT_SUPPLIED
 
 
 def labels(resource: Mapping[str, Any]) -> frozenset[str]:

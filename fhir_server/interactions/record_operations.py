@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from fhir_server.access.permissions import Permissions
 from fhir_server.access.view import View
-from fhir_server.interactions import docref, document, everything, lastn, patient_summary
+from fhir_server.interactions import docref, document, everything, health_cards, lastn, patient_summary
 from fhir_server.interactions.messages import AuditContext, Request, Response
 from fhir_server.interactions.service import Service
 
 _R4 = "http://hl7.org/fhir/OperationDefinition"
 _IPS = "http://hl7.org/fhir/uv/ips/OperationDefinition"
+_CARDS = "http://hl7.org/fhir/uv/smart-health-cards-and-links/OperationDefinition"
 _US_CORE = "http://hl7.org/fhir/us/core/OperationDefinition"
 
 
@@ -44,6 +45,9 @@ OPERATIONS: tuple[RecordOperation, ...] = (
         for shape in (("Composition", "{id}", "$document"), ("Composition", "$document"))
     ),
     RecordOperation(("Patient", "{id}", "$summary"), patient_summary.summary, patient_summary.admit, f"{_IPS}/summary"),
+    RecordOperation(
+        ("Patient", "{id}", f"${health_cards.OPERATION}"), health_cards.issue, health_cards.admit, f"{_CARDS}/patient-i-health-cards-issue"
+    ),
     RecordOperation(("DocumentReference", "$docref"), docref.docref, docref.admit, f"{_US_CORE}/docref"),
     RecordOperation(("Observation", "$lastn"), lastn.lastn, lastn.admit, f"{_R4}/Observation-lastn"),
 )

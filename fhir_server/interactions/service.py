@@ -15,6 +15,7 @@ from fhir_server.access.view import View
 from fhir_server.consent.labeling import Labeler
 from fhir_server.consent.policy import Policy
 from fhir_server.errors import Problem
+from fhir_server.interactions.health_card_content import CardIssuer
 from fhir_server.interactions.messages import AuditContext, RecordedWrite, Request, Response
 from fhir_server.interactions.profile_claims import ChecksNeededError, ProfileChecks
 from fhir_server.packages.validator import ProfileValidator
@@ -71,6 +72,7 @@ class Service:
     ``require_writable``  raises Problem ``read_only`` while nothing may be written
     ``endpoints``    which hosts notifications may be sent to
     ``writes``       dates new versions, and says how far all of them are stored
+    ``cards``        signs health cards
     ``sealed``, ``opened``  encrypt and decrypt secrets that the server keeps for a client
     """
 
@@ -85,6 +87,7 @@ class Service:
     new_id: Callable[[], str]
     audit_trail: AuditTrail
     profiles: ProfileValidator
+    cards: CardIssuer
     max_conditional_deletes: int = 1
     require_writable: Callable[[], Awaitable[None]] = no_restriction
     handling: Handling = "strict"

@@ -15,7 +15,7 @@ from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.encryption import InvalidToken, SealedRecords, derive_fernet, seal
 
 SEALED: Final = (
-    signing_keys.SEALED, identity_providers.SEALED, second_factor.SEALED, second_factor_pending.SEALED, *links.SEALED,
+    *signing_keys.SEALED, identity_providers.SEALED, second_factor.SEALED, second_factor_pending.SEALED, *links.SEALED,
     subscription_records.SEALED,
 )  # fmt: skip
 _FERNET: Final = b"gAAAA"  # how every value of Fernet's begins: its version and the high bytes of a time

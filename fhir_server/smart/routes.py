@@ -13,11 +13,12 @@ from fhir_server.smart.authorize.pages import add_pages
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.registration_pages import add_registration_pages
 from fhir_server.smart.clients.registration_routes import MAX_REGISTRATIONS_PER_HOUR, add_registration
-from fhir_server.smart.core import signing_keys
+from fhir_server.smart.core import health_card_signature, signing_keys
 from fhir_server.smart.core.authlib import AuthlibRequest, AuthlibResponse, run_in_thread, to_authlib_request, to_http_response
 from fhir_server.smart.core.context import HOUR, MINUTE, SmartContext
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
+from fhir_server.smart.core.signing_keys import KeyUse
 from fhir_server.smart.discovery.documents import openid_configuration, server_metadata
 from fhir_server.smart.discovery.routes import add_documents
 from fhir_server.smart.federation.pages import add_federation
@@ -43,6 +44,7 @@ _METADATA: dict[str, Callable[[SmartContext], dict[str, Any]]] = {
     "/.well-known/openid-configuration": openid_configuration,
     "/.well-known/oauth-authorization-server": server_metadata,
 }
+_KEYS = {"/oauth/jwks": signing_keys.TOKENS, health_card_signature.PATH: signing_keys.CARDS}
 
 
 def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = None) -> APIRouter:
@@ -56,12 +58,10 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
         routes.add_api_route(path, _endpoint(smart, server, name, failures), methods=["POST"])
     for path, metadata in _METADATA.items():
         routes.add_api_route(path, _document(smart, metadata), methods=["GET"])
-    for path in (*_ENDPOINTS, *_METADATA, "/oauth/jwks"):
+    for path, use in _KEYS.items():
+        routes.add_api_route(path, _keys(smart, use), methods=["GET"])
+    for path in (*_ENDPOINTS, *_METADATA, *_KEYS):
         routes.add_api_route(path, _preflight, methods=["OPTIONS"])
-
-    @routes.get("/oauth/jwks")
-    async def jwks() -> Response:
-        return JSONResponse(await signing_keys.jwks(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
 
     add_userinfo(routes, smart)
     add_pages(routes, smart, server)
@@ -77,6 +77,13 @@ def router(smart: SmartContext, transport: httpx.AsyncBaseTransport | None = Non
 def _document(smart: SmartContext, metadata: Callable[[SmartContext], dict[str, Any]]) -> Callable[[], Awaitable[Response]]:
     async def handle() -> Response:
         return JSONResponse(metadata(smart), headers=CORS | {"Cache-Control": "public, max-age=300"})
+
+    return handle
+
+
+def _keys(smart: SmartContext, use: KeyUse) -> Callable[[], Awaitable[Response]]:
+    async def handle() -> Response:
+        return JSONResponse(await signing_keys.jwks(smart, use), headers=CORS | {"Cache-Control": "public, max-age=300"})
 
     return handle
 

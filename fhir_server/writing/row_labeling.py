@@ -17,7 +17,7 @@ from fhir_server.consent.departments import TYPES as DEPARTMENTS
 from fhir_server.consent.departments import read_versions
 from fhir_server.consent.label_sources import Bodies, Body, LabelSource, LendingVersion, lent_class, no_bodies
 from fhir_server.consent.labeling import Labeler, LabelingResult
-from fhir_server.consent.security_labels import REPORTED_BY, is_restraint
+from fhir_server.consent.security_labels import is_persons_report, is_restraint
 from fhir_server.consent.visibility_classes import PHYHOLD, VisibilityClass
 from fhir_server.resources import catalog
 from fhir_server.search import index, words
@@ -294,7 +294,7 @@ def _meta_classes(meta: Mapping[str, Any], row: VisibilityClass) -> Iterator[tup
 
 
 def _item_class(member: str, item: Mapping[str, Any], row: VisibilityClass) -> VisibilityClass | None:
-    if member == "tag" and item.get("system") == REPORTED_BY:
+    if member == "tag" and is_persons_report(item):
         return None
     if member == "security" and is_restraint(item):
         return VisibilityClass(row.data, row.labels | _RESTRAINT)

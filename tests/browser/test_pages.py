@@ -69,6 +69,8 @@ PAGES: dict[str, Callable[[Walk], object]] = {
     "vital signs": lambda walk: record(walk, "adult", page="/vital-signs"),
     "value": lambda walk: record(walk, "adult", page="/vital-signs").press("a.what"),
     "documents": lambda walk: record(walk, "parent-a", "Toni", "/documents"),
+    "vaccination proof": lambda walk: record(walk, "adult", page="/vaccination-proof"),
+    "vaccination card": lambda walk: record(walk, "adult", page="/vaccination-proof/covid-19"),
     "record that is not open": lambda walk: (walk.visit("/", "adult"), walk.visit("/r/invented")),
     "register an app": lambda walk: walk.visit("/register-app"),
     "registration refused": lambda walk: register(walk, "Demo phone app"),

@@ -35,6 +35,7 @@ READS = (
     "Patient/$everything?_count=3",
     "Encounter/adult-annual-visit/$everything",
     "Patient/{patient}/$summary",
+    "Patient/{patient}/$health-cards-issue?credentialType=Immunization",
     "DocumentReference/$docref?patient={patient}",
     "Composition/none/$document",
     "Composition/$document?id=none",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from joserfc.jwk import ECKey
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.interactions import subscription_records
@@ -126,6 +127,24 @@ def published(store: Store, smart: SmartContext) -> list[str]:
     return sorted(key["kid"] for key in store.run(signing_keys.jwks(smart))["keys"])
 
 
+def test_a_stolen_key_is_not_published_after_a_rotation_that_says_so(
+    operator: Operator, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smart, same = store.smart(KEY), signing_keys._generate
+    monkeypatch.setattr(signing_keys, "_generate", lambda alg: ECKey.generate_key("P-256") if alg == "ES256" else same(alg))
+
+    def kids() -> set[str]:
+        return {key["kid"] for use in (signing_keys.TOKENS, signing_keys.CARDS) for key in store.run(signing_keys.jwks(smart, use))["keys"]}
+
+    before = kids()
+    operator.must("keys", "rotate")
+    assert len(before) == 3 and before < kids() and len(kids()) == 6
+    operator.must("keys", "rotate", "--unpublish", "--alg", "ES256")
+    assert len(kids()) == 5 and len(store.run(signing_keys.jwks(smart, signing_keys.CARDS))["keys"]) == 1
+    operator.must("keys", "rotate", "--unpublish")
+    assert len(kids()) == 3 and not kids() & before
+
+
 def test_every_kind_of_sealed_record_is_filled_in_these_tests(store: Store) -> None:
     fill(store, KEY)
     for sealed in SEALED:
@@ -136,7 +155,7 @@ def test_reseal_keeps_every_secret_under_the_new_key_alone(operator: Operator, s
     fill(store, KEY)
     before, kids = opened(store, store.smart(KEY)), published(store, store.smart(KEY))
     shown = operator.must("keys", "reseal", SECRET_KEY=NEW, FORMER_SECRET_KEY=KEY)
-    assert shown.startswith("8 secrets were encrypted"), shown
+    assert shown.startswith("9 secrets were encrypted"), shown
     assert opened(store, store.smart(NEW)) == before and published(store, store.smart(NEW)) == kids
     assert operator.must("keys", "reseal", SECRET_KEY=NEW, FORMER_SECRET_KEY=KEY).startswith("0 secrets")
     assert "is the key of this store" in operator.sentences(SECRET_KEY=NEW)["key"]
@@ -187,7 +206,7 @@ def test_unreadable_secrets_stop_reseal_unless_the_key_is_lost(operator: Operato
     assert shown.exit_code == 1 and "Nothing was changed" in shown.output
     assert [store.run(store.store.key_values.list_all(sealed.kind, 0)) for sealed in SEALED] == values
     shown = operator.run("keys", "reseal", "--former-key-lost", SECRET_KEY=NEW)
-    assert shown.exit_code == 0 and "8 could not be opened" in shown.output
+    assert shown.exit_code == 0 and "9 could not be opened" in shown.output
     assert "is the key of this store" in operator.sentences(SECRET_KEY=NEW)["key"]
     smart = store.smart(NEW)
     store.run(key_check.require_key(smart))

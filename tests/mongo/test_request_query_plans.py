@@ -24,6 +24,7 @@ ASKED = (
     "Patient/adult/$everything", "Patient/adult/$everything?_count=3", "Patient/adult/$everything?_type=Observation",
     "Encounter/adult-annual-visit/$everything", "Observation/$lastn?patient=adult&category=laboratory",
     "Patient/adult/$summary", "DocumentReference/$docref?patient=adult",
+    "Patient/adult/$health-cards-issue?credentialType=Immunization",
     "Observation?patient=adult", "Observation?patient=adult&_sort=-date&_count=3", "Observation?code=718-7",
     "Observation?_id=adult-hemoglobin",
     "Observation?patient=adult&category=laboratory&date=ge2020", "Observation?patient=adult&_total=accurate&_count=1",

@@ -75,6 +75,8 @@ class OperationRequests(Writes):
         asks.append(Ask.get("docref", "DocumentReference/$docref", [of]))
         asks.append(Ask.get("summary", f"Patient/{self._patient}/$summary"))
         asks += [Ask.get("document", f"{name}/$document") for name in self._named("Composition")]
+        cards = f"Patient/{self._patient}/$health-cards-issue"
+        asks += [Ask.get("health-cards", cards, [("credentialType", "Immunization"), *more]) for more in ((), (("_since", "2026-03-02"),))]
         return asks + [Ask.get("everything", f"{path}/$everything", [("_count", "50")]) for path in (*self._named("Encounter"), "Patient")]
 
     def _all_codes(self, type: str) -> list[str]:

@@ -13,12 +13,14 @@ import pytest
 
 from fhir_server import app
 from fhir_server.api import FhirApi
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.settings import Settings
 from fhir_server.smart.accounts import users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
+from fhir_server.smart.core import signing_keys
 from fhir_server.smart.tokens import tokens
 from fhir_server.store import Transaction
 from fhir_server.writing.draft import parse_draft
@@ -160,6 +162,18 @@ class _Settings(Settings):
         return Clock()
 
 
+_made_keys: list[tuple[str, bytes]] = []
+
+
+async def _card_keys() -> list[tuple[str, bytes]]:
+    """The records of the keys that sign health cards: the same in all servers of this process, so that their cards are, too."""
+    if not _made_keys:
+        made = app.build_components(Settings(store="memory:", origin=ORIGIN, mode="test", secret_key=KEY))
+        await signing_keys.prepare(made.smart, (signing_keys.CARDS,))
+        _made_keys.extend(await made.store.key_values.list_all(signing_keys.CARD_KEY, 0))
+    return _made_keys
+
+
 @dataclass
 class World:
     """One server.  Random values come from ``seed``: servers with the same seed generate the same ids and tokens."""
@@ -182,6 +196,8 @@ class World:
             await users.save(store, user)
         for client in _CLIENTS:
             await clients.save(store, client)
+        for name, key in await _card_keys():
+            await store.key_values.put_if_absent(signing_keys.CARD_KEY, name, key, MAX_INSTANT)
 
     async def close(self) -> None:
         await self.parts.store.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import docref, everything, lastn, patient_match, patient_summary
+from fhir_server.interactions import docref, everything, health_cards, lastn, patient_match, patient_summary
 from fhir_server.search.filters import EVERYTHING
 from tests.noninterference.planted_leaks import Patch, leak, of_record, relook, sighted, unlimited
 
@@ -100,3 +100,15 @@ def a_list_of_documents_is_of_what_is_stored(patch: Patch) -> None:
         return await exact(other, *given, **more)
 
     patch.setattr(docref, "newest_by_code", newest)
+
+
+@leak("A05")
+def a_health_card_has_a_vaccination_that_is_stored(patch: Patch) -> None:
+    exact, whole = health_cards._doses, sighted(of_record)(View.find_included)
+
+    async def doses(view: View, *given: Any) -> Any:
+        other = View(view._snapshot, view.permissions, view.now)
+        other.find_included = whole.__get__(view)  # type: ignore[method-assign]
+        return await exact(other, *given)
+
+    patch.setattr(health_cards, "_doses", doses)

@@ -143,7 +143,7 @@ class Recipes:
         return {
             "resourceType": "Immunization", "status": "completed", "identifier": self.identifier(),
             "vaccineCode": coded("http://hl7.org/fhir/sid/cvx", self.pick("115", "140", "03")), "patient": ref("Patient", patient),
-            "occurrenceDateTime": self.date(), "lotNumber": self.pick("L1", "L2"), **more,
+            "occurrenceDateTime": self.date(), "lotNumber": self.pick("L1", "L2"), "primarySource": True, **more,
         }  # fmt: skip
 
     def account(self, patients: tuple[str, ...], **more: Any) -> Json:

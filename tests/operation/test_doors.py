@@ -44,6 +44,7 @@ READS = (
     ("POST", "/fhir/Patient/$validate", {"resourceType": "Patient"}),
     ("POST", "/fhir/ValueSet/$expand", {"resourceType": "Parameters"}),
     ("GET", "/oauth/jwks", None),
+    ("GET", "/.well-known/jwks.json", None),
     ("GET", "/.well-known/openid-configuration", None),
     ("POST", "/oauth/introspect", {"token": "x"}),
     ("POST", "/oauth/token", {"grant_type": "refresh_token", "refresh_token": "unknown", "client_id": "demo-public"}),

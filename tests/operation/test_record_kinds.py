@@ -16,9 +16,9 @@ from tests.served import ROOT
 
 # Kinds that give no access by themselves, or that end with what they belong to.
 LASTING = {
-    "client", "contact", "contact-address", "demo-client-keys",
-    "federated-subject", "former-user", "history-horizon", "identity-provider", "invitation", "link-tokens",
-    "link-person", "linked-organisation", "linking-key", "load-key", "operation", "package", "package-revision",
+    "client", "contact", "contact-address", "demo-client-keys", "federated-subject", "former-user", "health-card-key", "history-horizon",
+    "identity-provider", "invitation", "link-person", "link-tokens", "linked-organisation", "linking-key", "load-key", "operation",
+    "package", "package-revision",
     "recovery-code", "removed-client", "second-factor", "signing-key", "staff-app", "store-fact", "trusted-publisher", "user",
     "notice", "pending-contact",
 }  # fmt: skip

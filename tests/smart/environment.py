@@ -65,7 +65,7 @@ def _prepared() -> dict[str, tuple[tuple[str, bytes], ...]]:
         store, clock = open_store("memory:"), Clock()
         await demo.load(store)
         await signing_keys.prepare(SmartContext(store, ORIGIN, BASE, clock, records))
-        kinds = ("user", "client", "demo-client-keys", "signing-key", "staff-app")
+        kinds = ("user", "client", "demo-client-keys", "signing-key", "health-card-key", "staff-app")
         return {kind: await store.key_values.list_all(kind, 0) for kind in kinds}
 
     return asyncio.run(prepare())

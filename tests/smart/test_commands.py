@@ -28,7 +28,7 @@ def test_keys_are_rotated_and_listed(run) -> None:  # type: ignore[no-untyped-de
     assert run("keys", "rotate").exit_code == 0
     assert run("keys", "rotate", "--alg", "RS256").exit_code == 0
     listed = run("keys", "list").output
-    assert listed.count("current") == 2
+    assert listed.count("current") == 3
     assert listed.count("retired") == 1
     refused = run("keys", "rotate", FHIR_SERVER_MODE="production")
     assert (refused.exit_code, "FHIR_SERVER_SECRET_KEY" in refused.output) == (1, True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_server.consent.security_labels import REPORTED_BY
+from fhir_server.consent.security_labels import is_persons_report
 from fhir_server.display import Row, build_row, values
 from fhir_server.display.texts import first_text, objects, plain
 from fhir_server.portal.record.names import Json, with_names
@@ -93,5 +93,4 @@ def _files(found: list[Json]) -> Iterator[File]:
 
 
 def _is_reported(resource: Mapping[str, Any]) -> bool:
-    tags = resource.get("meta", {}).get("tag", ())
-    return any(tag.get("system") == REPORTED_BY for tag in tags)
+    return any(map(is_persons_report, resource.get("meta", {}).get("tag", ())))

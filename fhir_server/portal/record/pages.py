@@ -14,7 +14,7 @@ from fhir_server.display.texts import objects, plain
 from fhir_server.interactions.messages import header_fields
 from fhir_server.portal import page_handlers
 from fhir_server.portal.context import PortalContext
-from fhir_server.portal.record import addresses, items, sections, trend
+from fhir_server.portal.record import addresses, items, sections, trend, vaccination_proof
 from fhir_server.portal.record.reading import Ask, RecordReader, RefusedError
 from fhir_server.portal.record.sections import SECTIONS, Listing
 from fhir_server.smart.accounts.sessions import Session
@@ -44,6 +44,10 @@ class _Open:
     key: str
     records: Sequence[RecordChoice]
     reader: RecordReader
+    pages: RecordPages
+
+    def page(self, template: str, **view: Any) -> Response:
+        return self.pages._page(self, template, **view)
 
     @property
     def path(self) -> str:
@@ -72,7 +76,7 @@ class RecordPages:
                 return page_handlers.render_failure(self.smart, _ABSENT, 404, session)
             reader = RecordReader(self._ask, self.context.caller(session.user, choice), now, address(request))
             try:
-                return await show(request, _Open(session, choice, key, records, reader))
+                return await show(request, _Open(session, choice, key, records, reader, self))
             except RefusedError as refused:
                 status, text = _FAILURES.get(refused.status, (503, _BUSY))
                 return page_handlers.render_failure(self.smart, text, status, session)
@@ -172,6 +176,7 @@ def add_record(routes: APIRouter, context: PortalContext, ask: Ask) -> None:
     shown: dict[str, Show] = {
         root: pages.show_record,
         root + "/files/{kind}/{id}/{number}": pages.download,
+        **{root + path: show for path, show in vaccination_proof.SHOWN.items()},
         root + "/{section}": pages.show_section,
         root + "/{section}/{id}": pages.show_value,
     }

@@ -80,6 +80,11 @@ class RecordReader:
         """The content of a Binary, or of a version of it, by its relative reference; as it is.  Raises RefusedError."""
         return await self._get(tuple(name.split("/")), (), accept="*/*")
 
+    async def operation(self, name: str, query: tuple[tuple[str, str], ...]) -> Json:
+        """The answer of an operation on the patient.  Raises RefusedError."""
+        body: Json = jsontext.parse((await self._get(("Patient", self.caller.patient or "", name), query)).body)
+        return body
+
     async def _get(self, path: tuple[str, ...], query: tuple[tuple[str, str], ...], accept: str = "application/fhir+json") -> Response:
         request = Request("GET", path, query, {"accept": accept}, b"", self.now, self.address, request_id.get(), caller=self.caller)
         response = await self.ask(request)

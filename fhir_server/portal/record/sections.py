@@ -78,6 +78,8 @@ _PAST_PROBLEMS: Final = "inactive,remission,resolved"
 _OFF: Final = "cancelled,noshow"
 _VERIFIED: Final = ("verification-status:not", "entered-in-error")
 _CATEGORIES: Final = "laboratory,vital-signs,social-history"
+# Without lists: its page is not made of searches.
+PROOF: Final = Section("vaccination-proof", "Proof of vaccination", "Cards to show, download and print", ())
 
 COMING: Final = _listing(
     "coming", "Coming up", "Appointment", "date", ("date", f"ge{NOW}"), ("status:not", f"{_OFF},entered-in-error,fulfilled")
@@ -109,6 +111,7 @@ SECTIONS: Final = (
     Section("vaccinations", "Vaccinations", "What was given, and when", (
         _listing("vaccinations", "Vaccinations", "Immunization", "-date"),
     )),
+    PROOF,
     Section("vital-signs", "Vital signs", "Blood pressure, pulse, weight and the like", (
         _observations("vital-signs", "Vital signs", "vital-signs"),
     )),

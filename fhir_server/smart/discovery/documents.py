@@ -37,6 +37,7 @@ CAPABILITIES: Final = (
     "permission-v1",
     "permission-v2",
     "smart-app-state",
+    "health-cards",
 )
 _ENDPOINTS: Final = {
     "authorization_endpoint": "/oauth/authorize",
