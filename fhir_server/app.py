@@ -45,6 +45,7 @@ from fhir_server.interactions.messages import Request as FhirRequest
 from fhir_server.interactions.public_documents import Document, json_document, metadata
 from fhir_server.interactions.registry import METADATA, OPENAPI, SMART_CONFIGURATION
 from fhir_server.interactions.service import Service, Sources, no_restriction
+from fhir_server.interactions.subscription_binding import SOCKET_PATH
 from fhir_server.interactions.terminology_capabilities import terminology_capabilities
 from fhir_server.observability.health import Health
 from fhir_server.observability.metrics import Metrics
@@ -74,6 +75,8 @@ from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
 from fhir_server.subscriptions.delivery import Delivery
 from fhir_server.subscriptions.dispatcher import Dispatcher
+from fhir_server.subscriptions.socket_app import SocketApp
+from fhir_server.subscriptions.sockets import Sockets
 from fhir_server.web.public_fetch import Hosts
 from fhir_server.web.security_headers import security_headers, with_security_headers
 from fhir_server.writing import write_times
@@ -107,8 +110,15 @@ class Components:
     def dispatcher(self, report: Callable[[Mapping[str, int]], None]) -> Dispatcher:
         """What delivers the notifications of Subscriptions; ``report`` is told how many have which status."""
         limits = request_limits(self.settings).budget
-        delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request, self.clock, limits)
-        return Dispatcher(self.service, delivery, str(uuid.uuid4()), self.clock, report)
+        name = str(uuid.uuid4())
+        sockets = Sockets(self.service, name, self.settings.max_websockets)
+        delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request, self.clock, limits, sockets)
+        return Dispatcher(self.service, delivery, name, self.clock, report)
+
+    def socket_app(self, sockets: Sockets) -> SocketApp:
+        """The ASGI application at which subscribers open websockets."""
+        limits = request_limits(self.settings).budget
+        return SocketApp(self.service, sockets, self.auditor.record_request, self.clock, limits, self.settings.origin)
 
     async def prepare(self) -> None:
         """Prepare the store and the signing keys; in demo and test mode, load the demo's accounts and clients.
@@ -230,6 +240,7 @@ def application(settings: Settings) -> Observed:
     )
     api = fhir_api(components)
     health = Health(components.store, lambda: state.operation.level)
+    dispatcher = components.dispatcher(metrics.set_subscriptions if metrics else _no_counts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -243,7 +254,6 @@ def application(settings: Settings) -> Observed:
         gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
         sys.setswitchinterval(_SWITCH_SECONDS)
         count_pending = metrics.set_pending_labels if metrics else _no_report
-        count_subscriptions = metrics.set_subscriptions if metrics else _no_counts
         relabel = keep_relabeling(components.store, components.labeler, settings.base, count_pending, lambda: not state.is_read_only)
         index = keep_indexing(components.store, components.labeler, settings.base, components.clock, lambda: not state.is_read_only)
         tasks = [
@@ -253,7 +263,7 @@ def application(settings: Settings) -> Observed:
             asyncio.create_task(index, name="indexing of search parameters"),
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
             asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
-            asyncio.create_task(components.dispatcher(count_subscriptions).keep_delivering(), name="subscriptions"),
+            asyncio.create_task(dispatcher.keep_delivering(), name="subscriptions"),
         ]
         with health.drain_on_sigterm(settings.drain_seconds):
             yield
@@ -276,7 +286,8 @@ def application(settings: Settings) -> Observed:
     pages.include_router(scim_router(components.smart))
     token = "" if settings.metrics_address else settings.metrics_token
     refuse = _refusing_page(components.smart)
-    served: App = RootApp(Door(api, state, refuse), Door(pages, state, refuse), settings.origin)
+    sockets = Door(components.socket_app(dispatcher.sockets), state, refuse)
+    served: App = RootApp(Door(api, state, refuse), Door(pages, state, refuse), settings.origin, sockets)
     return Observed(traces.watched(served) if traces else served, health, metrics, token, headers=security_headers(settings.origin))
 
 
@@ -322,16 +333,19 @@ class RootApp:
     the base without a trailing slash, where clients send transactions.
     """
 
-    def __init__(self, api: App, pages: App, origin: str = "") -> None:
+    def __init__(self, api: App, pages: App, origin: str = "", sockets: App | None = None) -> None:
         self._api = api
         self._pages = pages
+        self._sockets = sockets
         self._security_headers = security_headers(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             send = with_security_headers(send, (*self._security_headers, (HEADER, take_id(scope["headers"]))))
-        if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
+        if path == SOCKET_PATH and self._sockets is not None:
+            await self._sockets(scope, receive, send)
+        elif scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
             scope["root_path"] = _BASE
             await self._api(scope, receive, send)
         else:

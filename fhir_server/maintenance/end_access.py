@@ -38,6 +38,7 @@ ENDED: Final = {
     "client-invitation": "registration tokens",
     "password-code": "codes for choosing a password",
     "second-factor-offer": "second factors being set up",
+    "subscription-binding": "",  # is worth nothing without its access token
 }
 """Kinds of records that give access, and what they are."""
 
