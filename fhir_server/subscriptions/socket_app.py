@@ -114,7 +114,7 @@ class SocketApp:
             if found is None:
                 raise Problem("invalid", "The message is neither bind nor bind-with-token.")
             await self._service.require_writable()
-            binding = await self._binding(opened, *found.groups(), now)
+            binding = await self._binding(opened, found[1], found[2], now)
             principal, bound = await subscription_binding.resolve(self._service, binding, now, audit)
             await self._require_origin(opened, principal)
             caller = principal.username or principal.client_id

@@ -23,7 +23,7 @@ class RawClient:
         self.status = self.closed = 0
         self.body = b""
         self.pongs: list[bytes] = []
-        self.answers_pings = True
+        self.answers_pings, self.is_answered = True, False
         self._texts: list[str] = []
         self._part = ""
         self._protocol = WSConnection(ConnectionType.CLIENT)
@@ -34,7 +34,7 @@ class RawClient:
         one = cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None))
         extra = [(name.encode(), value.encode()) for name, value in headers.items()]
         one.send(Request(host="localhost", target=target, extra_headers=extra))
-        while not one.status and not one.closed:
+        while one.status != 101 and not one.is_answered and not one.closed:
             await one._read()
         return one
 
@@ -86,6 +86,7 @@ class RawClient:
                 self.headers: Mapping[bytes, bytes] = dict(event.headers)
             case RejectData():
                 self.body += event.data
+                self.is_answered |= event.body_finished
             case TextMessage():
                 self._part += event.data
                 if event.message_finished:

@@ -300,7 +300,7 @@ def test_a_websocket_has_several_subscriptions(any_store: Subscribing) -> None:
     deleted(any_store, feed, ids[0])
     any_store.look(70)
     one.settle()
-    assert not one.closed
+    assert one.closed == 0
     deleted(any_store, feed, ids[1])
     any_store.look(70)
     one.settle()
