@@ -99,7 +99,7 @@ class Told:
         self.dispatchers: list[Dispatcher] = []
         for world, wire in zip(twins.worlds, self.wires, strict=True):
             object.__setattr__(world.parts.smart, "network", Network(wire.resolve, httpx.MockTransport(wire.answer)))
-            self.dispatchers.append(world.parts.dispatcher(lambda counts: None))
+            self.dispatchers.append(world.parts.subscribers.dispatcher(lambda counts: None))
         self.ids: list[str] = []
 
     async def subscribe(self) -> int:

@@ -118,7 +118,7 @@ class Subscribing:
         def report(counts: Mapping[str, int]) -> None:
             self.counts = dict(counts)
 
-        return self.served.parts.dispatcher(report)
+        return self.served.parts.subscribers.dispatcher(report)
 
     def only_public(self) -> None:
         """As in production: notifications go to public addresses alone."""

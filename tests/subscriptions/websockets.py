@@ -40,7 +40,7 @@ class Subscriber:
     def __init__(self, world: Subscribing, dispatcher: Dispatcher, *, token: str = "", origin: str = "", bind_seconds: float = 1e6) -> None:
         self._served = served = world.served
         world.at_the_end.append(self.leave)
-        self._app = served.parts.socket_app(dispatcher.sockets)
+        self._app = served.parts.subscribers.socket_app(dispatcher.sockets)
         self._app.bind_seconds = bind_seconds
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.messages: list[str] = []
