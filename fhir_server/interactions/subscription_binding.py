@@ -16,7 +16,7 @@ from fhir_server import jsontext
 from fhir_server.access.view import View, not_found
 from fhir_server.clock import SECOND, instant_text
 from fhir_server.errors import Problem
-from fhir_server.interactions import preconditions, subscription_search
+from fhir_server.interactions import preconditions, subscription_operations, subscription_search
 from fhir_server.interactions.messages import JSON, AuditContext, Request, Response
 from fhir_server.interactions.operation_parameters import Kinds, read_parameters
 from fhir_server.interactions.owned_jobs import owner
@@ -54,11 +54,12 @@ async def get_token(request: Request, service: Service, audit: AuditContext) -> 
 
     Raises Problem ``not_found``, ``forbidden``, ``invalid``, ``unprocessable`` or ``read_only``.
     """
-    preconditions.require_only(request)
-    asked = await read_parameters(request, service, _PARAMETERS)
-    ids = (request.path[1],) if len(request.path) == 3 else tuple(dict.fromkeys(asked.all("id")))
 
     async def found(view: View) -> list[Stored]:
+        preconditions.require_only(request)
+        subscription_operations.admit(view.permissions, TYPE)
+        asked = await read_parameters(request, service, _PARAMETERS)
+        ids = (request.path[1],) if len(request.path) == 3 else tuple(dict.fromkeys(asked.all("id")))
         return await bindable(view, ids, service)
 
     stored = await service.read_with_view(request, audit, found)
