@@ -31,7 +31,7 @@ from fhir_server.access.scope_effects import ScopeEffects
 from fhir_server.api import FhirApi, RequestLimits, Scope
 from fhir_server.audit import AuditLog
 from fhir_server.audit.chain import ChainKeys
-from fhir_server.bodies import BodyLimits, Receive
+from fhir_server.bodies import BodyLimits
 from fhir_server.budget import BudgetLimits
 from fhir_server.clock import Clock
 from fhir_server.consent import policy as policies
@@ -57,11 +57,10 @@ from fhir_server.operation.gate import gated
 from fhir_server.operation.state import OperationState
 from fhir_server.packages.claims import Claims
 from fhir_server.packages.validator import ProfileValidator, required_of
-from fhir_server.request_ids import HEADER, take_id
 from fhir_server.resources import catalog
+from fhir_server.root_app import RootApp
 from fhir_server.search import zones
 from fhir_server.search.cursors import Cursors
-from fhir_server.sending import Send
 from fhir_server.settings import Settings
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core import health_card_signature, key_check, signing_keys
@@ -75,17 +74,15 @@ from fhir_server.smart.notices import delivery as notices
 from fhir_server.smart.notices.mail import open_mail
 from fhir_server.smart.tokens import back_channel
 from fhir_server.store import Store, open_store, store_file
-from fhir_server.subscriptions.delivery import Delivery
-from fhir_server.subscriptions.dispatcher import Dispatcher
+from fhir_server.subscriptions.build import Subscribers
 from fhir_server.web.public_fetch import Hosts
-from fhir_server.web.security_headers import security_headers, with_security_headers
+from fhir_server.web.security_headers import security_headers
 from fhir_server.writing import write_times
 from fhir_server.writing.indexing_steps import keep_indexing
 from fhir_server.writing.parser import Parser
 from fhir_server.writing.relabeling_steps import keep_relabeling
 
 _log = logging.getLogger("fhir_server")
-_BASE = "/fhir"
 _PURGE_INTERVAL = 600  # seconds
 # Collections of the younger objects for one of all objects, which nobody can interrupt: 10 to 20 ms while a large Bundle is handled.  What
 # requests leave needs none (tests/fairness/test_memory.py), so they may be rare; Python's default is 10.
@@ -107,11 +104,12 @@ class Components:
     service: Service
     auditor: AuditLog
 
-    def dispatcher(self, report: Callable[[Mapping[str, int]], None]) -> Dispatcher:
-        """What delivers the notifications of Subscriptions; ``report`` is told how many have which status."""
-        limits = request_limits(self.settings).budget
-        delivery = Delivery(self.service, lambda: self.smart.network, self.auditor.record_request, self.clock, limits)
-        return Dispatcher(self.service, delivery, str(uuid.uuid4()), self.clock, report)
+    @property
+    def subscribers(self) -> Subscribers:
+        """What delivers the notifications of Subscriptions."""
+        record, settings, network = self.auditor.record_request, self.settings, lambda: self.smart.network
+        limits = request_limits(settings).budget
+        return Subscribers(self.service, network, record, self.clock, limits, settings.origin, settings.max_websockets)
 
     async def prepare(self) -> None:
         """Prepare the store and the signing keys; in demo and test mode, load the demo's accounts and clients.
@@ -235,6 +233,7 @@ def application(settings: Settings) -> Observed:
     )
     api = fhir_api(components)
     health = Health(components.store, lambda: state.operation.level)
+    dispatcher = components.subscribers.dispatcher(metrics.set_subscriptions if metrics else _no_counts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -248,7 +247,6 @@ def application(settings: Settings) -> Observed:
         gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
         sys.setswitchinterval(_SWITCH_SECONDS)
         count_pending = metrics.set_pending_labels if metrics else _no_report
-        count_subscriptions = metrics.set_subscriptions if metrics else _no_counts
         relabel = keep_relabeling(components.store, components.labeler, settings.base, count_pending, lambda: not state.is_read_only)
         index = keep_indexing(components.store, components.labeler, settings.base, components.clock, lambda: not state.is_read_only)
         tasks = [
@@ -259,7 +257,7 @@ def application(settings: Settings) -> Observed:
             asyncio.create_task(components.auditor.pending.keep_appending(), name="pending audit lines"),
             asyncio.create_task(back_channel.keep_telling(components.smart), name="back-channel logout"),
             asyncio.create_task(notices.keep_sending(components.smart, lambda: not state.is_read_only), name="notices"),
-            asyncio.create_task(components.dispatcher(count_subscriptions).keep_delivering(), name="subscriptions"),
+            asyncio.create_task(dispatcher.keep_delivering(), name="subscriptions"),
         ]
         with health.drain_on_sigterm(settings.drain_seconds):
             yield
@@ -282,7 +280,8 @@ def application(settings: Settings) -> Observed:
     pages.include_router(scim_router(components.smart))
     token = "" if settings.metrics_address else settings.metrics_token
     refuse = _refusing_page(components.smart)
-    served: App = RootApp(Door(api, state, refuse), Door(pages, state, refuse), settings.origin)
+    sockets = Door(components.subscribers.socket_app(dispatcher.sockets), state, refuse)
+    served: App = RootApp(Door(api, state, refuse), Door(pages, state, refuse), settings.origin, sockets)
     return Observed(traces.watched(served) if traces else served, health, metrics, token, headers=security_headers(settings.origin))
 
 
@@ -319,29 +318,6 @@ async def _purge_expired(components: Components, state: OperationState) -> None:
             await components.store.key_values.purge(components.clock())
         except Exception:
             _log.exception("Expired entries could not be deleted; the server will try again.")
-
-
-class RootApp:
-    """The whole server at one origin: the FHIR API at its base, all other URLs with FastAPI.
-
-    The API is not mounted in FastAPI: its middleware and routing take longer than a read, and a mount redirects a POST to
-    the base without a trailing slash, where clients send transactions.
-    """
-
-    def __init__(self, api: App, pages: App, origin: str = "") -> None:
-        self._api = api
-        self._pages = pages
-        self._security_headers = security_headers(origin)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        if scope["type"] == "http":
-            send = with_security_headers(send, (*self._security_headers, (HEADER, take_id(scope["headers"]))))
-        if scope["type"] == "http" and (path == _BASE or path.startswith(_BASE + "/")):
-            scope["root_path"] = _BASE
-            await self._api(scope, receive, send)
-        else:
-            await self._pages(scope, receive, send)
 
 
 def fhir_api(components: Components) -> FhirApi:

@@ -65,6 +65,7 @@ class Settings:
     max_body_bytes      maximum size of the body of a batch or transaction, in bytes
     max_resource_bytes  maximum size of any other body, in bytes: one resource
     max_connections     maximum number of connections to one server process
+    max_websockets      maximum number of websockets of subscribers to one server process
     max_head_seconds    maximum seconds from the start of a request or connection to the end of the headers
     max_body_seconds    maximum seconds for a whole body
     max_quiet_seconds   maximum seconds without another part of a body, or in which a client takes nothing of an answer
@@ -121,6 +122,7 @@ class Settings:
     max_bundle_entries: int = 5000
     max_conditional_deletes: int = 1
     max_connections: int = 1000
+    max_websockets: int = 200
     max_head_seconds: int = 20
     max_body_seconds: int = 300
     max_quiet_seconds: int = 30

@@ -25,6 +25,7 @@ from fhir_server.cli.store import LOAD_KEY, load_key, local_date
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.consent.labeling_version import labeling_digest
 from fhir_server.interactions.operation_definitions import operation_definitions
+from fhir_server.interactions.subscription_binding import SOCKET_PATH
 from fhir_server.maintenance.examination import require_store
 from fhir_server.maintenance.input_files import list_files, read_units
 from fhir_server.maintenance.load import Loader, LoadReport
@@ -40,6 +41,7 @@ from fhir_server.smart.demo import MAILBOX, PASSWORD
 from fhir_server.store import store_file
 from fhir_server.web.connections import ConnectionLimits, LimitedProtocol, open_files
 from fhir_server.web.security_headers import security_headers
+from fhir_server.web.websockets import SOCKET_OPTIONS, LimitedWebSocket, SocketLimits
 
 
 @main.command()
@@ -132,7 +134,7 @@ async def _load_demo(components: Components) -> None:
 def _uvicorn_options(host: str, port: int) -> dict[str, Any]:
     return {
         "app": "fhir_server.cli.serve:create_application", "factory": True, "host": host, "port": port, "loop": "uvloop",
-        "http": "fhir_server.web.connections:LimitedProtocol", "ws": "none",
+        "http": "fhir_server.web.connections:LimitedProtocol", **SOCKET_OPTIONS,
         "access_log": False, "server_header": False, "date_header": False, "log_config": None, "log_level": None,
         "timeout_graceful_shutdown": 10,
     }  # fmt: skip
@@ -164,6 +166,8 @@ def create_application() -> object:
         settings.max_head_seconds, settings.max_body_seconds, settings.max_quiet_seconds, settings.max_head_bytes,
         open_files(settings.max_connections), linger_bytes=2 * settings.max_body_bytes,
     )  # fmt: skip
+    LimitedProtocol.socket_url = SOCKET_PATH.encode()
+    LimitedWebSocket.limits = SocketLimits(settings.max_head_seconds, settings.max_quiet_seconds)
     with operator_errors(settings.store):
         served = application(settings)
     if served.metrics is not None and settings.metrics_endpoint and FOLDER not in os.environ:

@@ -12,6 +12,7 @@ import fhir_server
 from fhir_server.clock import instant_text
 from fhir_server.interactions.patch import FORMATS
 from fhir_server.interactions.registry import REGISTRY
+from fhir_server.interactions.subscription_binding import socket_url
 from fhir_server.interactions.subscription_records import TYPE as SUBSCRIPTION
 from fhir_server.interactions.subscription_topics import topic_extensions
 from fhir_server.packages.claims import NO_CLAIMS, Claims
@@ -24,7 +25,8 @@ _SECURITY = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 _COMPARTMENT = "http://hl7.org/fhir/CompartmentDefinition"
 _BULK = "http://hl7.org/fhir/uv/bulkdata"
 _RAW = "Content is read and written as it is, too (http://hl7.org/fhir/R4/binary.html#rest)."
-_SUBSCRIPTIONS = "Channel rest-hook; criteria are a search of one type, or a topic."
+_WEBSOCKET = "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket"
+_SUBSCRIPTIONS = "Channels rest-hook and websocket; criteria are a search of one type, or a topic."
 _OPERATIONS = tuple(dict.fromkeys((served.shape, served.definition) for served in REGISTRY if served.definition))
 _CODES = tuple(dict.fromkeys(served.code for served in REGISTRY if served.shape[:1] == ("{type}",) and served.code != "operation"))
 # http://hl7.org/fhir/R4/valueset-system-restful-interaction.html; one URL takes both kinds of Bundles
@@ -64,6 +66,7 @@ def capability_statement(
         "patchFormat": list(FORMATS),
         "rest": [
             {
+                "extension": [{"url": _WEBSOCKET, "valueUri": socket_url(base)}],
                 "mode": "server",
                 "security": _security(oauth),
                 "resource": [_resource(type, claims.profiles_of(type), several_deletes) for type in types],

@@ -24,6 +24,7 @@ from fhir_server.interactions import (
     record_operations,
     search,
     search_several,
+    subscription_binding,
     subscription_operations,
     subscription_write,
     terminology_routes,
@@ -159,6 +160,20 @@ ROUTES: tuple[Route, ...] = (
             definition=f"{_BACKPORT}/backport-subscription-{handle.__name__}",
         )
         for rest, handle in _SUBSCRIPTION_OPERATIONS
+        for method, body in _QUESTION_BODIES
+    ),
+    *(
+        Route(
+            "operation",
+            method,
+            ("Subscription", *rest, "$get-ws-binding-token"),
+            subscription_binding.get_token,
+            batchable=False,
+            body=body,
+            admit=subscription_operations.admit if body else None,
+            definition=f"{_BACKPORT}/backport-subscription-get-ws-binding-token",
+        )
+        for rest in ((), ("{id}",))
         for method, body in _QUESTION_BODIES
     ),
     _read_route("read", "GET", ("{type}", "{id}"), read.read),

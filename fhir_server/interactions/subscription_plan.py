@@ -19,6 +19,9 @@ from fhir_server.resources.server_base import server_base
 from fhir_server.search.parameter_types.date import interval
 from fhir_server.web.public_fetch import Hosts, is_allowed
 
+REST_HOOK: Final = "rest-hook"
+WEBSOCKET: Final = "websocket"
+_CHANNELS: Final = (REST_HOOK, WEBSOCKET)
 CONTENTS: Final = ("empty", "id-only", "full-resource")
 MAX_COUNT: Final = 100  # events in one notification
 MAX_TIMEOUT: Final = 30  # seconds
@@ -53,7 +56,8 @@ class Plan:
     ``type``       the type of the resources it is about
     ``topic``      the canonical of its topic; "" for R4's criteria
     ``pairs``      the search parameters that a resource must meet; without any, deletions are events of a topic, too
-    ``endpoint``   where notifications are posted
+    ``channel``    :data:`REST_HOOK` or :data:`WEBSOCKET`
+    ``endpoint``   where notifications are posted; "" for a websocket, which the subscriber opens
     ``headers``    further headers of a notification, by name
     ``content``    one of :data:`CONTENTS`
     ``heartbeat``  microseconds without a notification after which one without events is sent; 0: never
@@ -65,6 +69,7 @@ class Plan:
     type: str
     topic: str
     pairs: tuple[tuple[str, str], ...]
+    channel: str
     endpoint: str
     headers: Mapping[str, str]
     content: str
@@ -94,7 +99,8 @@ def plan_of(resource: Mapping[str, Any], base: str, hosts: Hosts) -> Plan:
         type,
         topic,
         pairs,
-        _endpoint(channel, hosts),
+        channel["type"],
+        _endpoint(channel, hosts) if channel["type"] == REST_HOOK else "",
         _headers(channel),
         content,
         numbers.get("backport-heartbeat-period", 0) * SECOND,
@@ -110,8 +116,10 @@ def _problem(text: str, place: str, code: str = "not-supported") -> Problem:
 
 def _unsupported(resource: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     channel = resource["channel"]
-    if channel["type"] != "rest-hook":
-        yield f"Channels of the type {channel['type']!r} are not supported; rest-hook is.", "channel.type"
+    if channel["type"] not in _CHANNELS:
+        yield f"Channels of the type {channel['type']!r} are not supported; rest-hook and websocket are.", "channel.type"
+    if channel["type"] == WEBSOCKET:
+        yield from _not_of_a_websocket(channel, resource["criteria"] in TOPICS)
     if "contained" in resource:
         yield "A Subscription with contained resources is not supported.", "contained"
     places = {
@@ -130,6 +138,15 @@ def _unsupported(resource: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             name = extension["url"].removeprefix(_EXTENSION)
             if extension["url"].startswith(GUIDE) and name not in taken.get(place, ()):
                 yield f"The extension {extension['url'][:200]!r} is not supported here.", f"{place}.extension".lstrip(".")
+
+
+def _not_of_a_websocket(channel: Mapping[str, Any], has_topic: bool) -> Iterator[tuple[str, str]]:
+    """The members of a websocket channel that say where and how a request would be sent, or what R4's ``ping`` does not hold."""
+    for member in ("endpoint", "header"):
+        if channel.get(member):
+            yield f"A websocket has no {member}: the subscriber opens it.", f"channel.{member}"
+    if channel.get("payload") and not has_topic:
+        yield "R4's messages on a websocket have no payload; that of a topic has one.", "channel.payload"
 
 
 def _values(holder: Mapping[str, Any], name: str, member: str) -> list[Any]:

@@ -20,6 +20,7 @@ from fhir_server.interactions import subscription_search as search
 from fhir_server.interactions.messages import AuditContext, Request, Response, version_headers
 from fhir_server.interactions.owned_jobs import owner
 from fhir_server.interactions.service import Service
+from fhir_server.interactions.subscription_grants import require_grant
 from fhir_server.interactions.subscription_plan import Plan, plan_of
 from fhir_server.interactions.subscription_records import TYPE, Stored, Subscription
 from fhir_server.search import match
@@ -95,7 +96,7 @@ async def update(request: Request, service: Service, audit: AuditContext) -> Res
     for _ in range(_ATTEMPTS):
         stored = await service.read_with_view(request, audit, found)
         if draft.value["status"] != "off":
-            await _require_grant(stored, caller[-1], service, request.now)
+            await require_grant(stored, caller[-1], service, request.now)
         changed = _changed(stored.subscription, draft, plan, service, request.now)
         if await subscription_records.replace(service.store.key_values, stored, changed):
             await subscription_records.note_change(service.store.key_values, service.new_id())
@@ -148,21 +149,6 @@ async def _require_allowed(view: View, draft: Draft, plan: Plan, service: Servic
     if not match.matches(view.permissions.scope_condition(TYPE, interaction), row, frozenset({0})):
         raise Problem("forbidden", "No scope covers this Subscription.")
     await subscription_events.require_answerable(view, plan, service.base)
-
-
-async def _require_grant(stored: Stored, caller: Principal, service: Service, now: int) -> None:
-    """Require that the caller has what the Subscription's grant has, on which its notifications rest.
-
-    Another grant of the same person to the same app may be narrower: other scopes, other labels withheld.  Raises Problem ``forbidden``.
-    """
-    grant = stored.subscription.grant
-    subscriber = await lasting.resolve_lasting(service.store, grant, now)
-    if subscriber is None:
-        raise Problem("forbidden", "The access with which the Subscription was made has ended. Delete it and make a new one.")
-    is_of_grant = grant.username is None or grant.family == caller.family
-    if not is_of_grant or not {scope.text for scope in subscriber.scopes} <= {scope.text for scope in caller.scopes}:
-        text = "The Subscription was made with another grant or more scopes than this token's. It can be set to off, or deleted."
-        raise Problem("forbidden", text)
 
 
 def _changed(stored: Subscription, draft: Draft, plan: Plan, service: Service, now: int) -> Subscription:

@@ -40,6 +40,7 @@ ENDED: Final = {
     "mailed-password-code": "mailed codes for choosing a password",
     "account-code": "codes for opening an account",
     "second-factor-offer": "second factors being set up",
+    "subscription-binding": "",  # is worth nothing without its access token
 }
 """Kinds of records that give access, and what they are."""
 

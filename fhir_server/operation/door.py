@@ -59,12 +59,19 @@ class Door:
         self._page = page
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if self._state.is_read_only and scope["type"] == "http" and (text := self._refusal(scope["method"], scope["path"])):
+        if self._state.is_read_only and scope["type"] == "websocket":
+            # What is bound to it would have to be stored.
+            await _fhir_refusal(f"{self._unwritable} {self._state.operation.notice}".strip(), "websocket.")(scope, receive, send)
+        elif self._state.is_read_only and scope["type"] == "http" and (text := self._refusal(scope["method"], scope["path"])):
             text = f"{text} {self._state.operation.notice}".strip()
             answer = _fhir_refusal(text) if _is_fhir(scope["path"]) else self._page(scope, text)
             await answer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    @property
+    def _unwritable(self) -> str:
+        return MAINTENANCE if self._state.is_closed else READ_ONLY
 
     def _refusal(self, method: str, path: str) -> str:
         """Why a request is refused; "" if it is not."""
@@ -82,7 +89,7 @@ def _is_fhir(path: str) -> bool:
     return path == _FHIR or path.startswith(_FHIR + "/")
 
 
-def _fhir_refusal(text: str) -> App:
+def _fhir_refusal(text: str, prefix: str = "") -> App:
     body = Problem("read_only", text).outcome()
     headers = [
         (b"content-type", b"application/fhir+json; charset=utf-8"),
@@ -94,7 +101,7 @@ def _fhir_refusal(text: str) -> App:
     ]
 
     async def answer(scope: Scope, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 503, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await send({"type": f"{prefix}http.response.start", "status": 503, "headers": headers})
+        await send({"type": f"{prefix}http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
 
     return answer

@@ -27,12 +27,13 @@ from fhir_server.interactions.messages import AuditContext, Request
 from fhir_server.interactions.service import Service
 from fhir_server.interactions.subscription_events import Found, Progress, next_events
 from fhir_server.interactions.subscription_notices import notification
-from fhir_server.interactions.subscription_plan import Plan
+from fhir_server.interactions.subscription_plan import WEBSOCKET, Plan
 from fhir_server.interactions.subscription_records import KEPT_EVENTS, SentEvent, Stored, Subscription
 from fhir_server.search.custom_parameters import in_use
 from fhir_server.smart.core.encryption import InvalidToken
 from fhir_server.smart.tokens import lasting
 from fhir_server.smart.tokens.tokens import Principal
+from fhir_server.subscriptions.sockets import Sockets
 from fhir_server.web import public_fetch
 from fhir_server.web.public_fetch import Network, UnfetchableError
 
@@ -70,6 +71,7 @@ class Delivery:
     ``network``  how endpoints are reached; ``record``: adds lines to the audit log
     ``clock``    tells how long an attempt has taken, and the instant of its further notifications
     ``limits``   what finding the events of one notification may spend
+    ``sockets``  the websockets that this process holds
 
     ``_ahead`` remembers, by key, how far this process has looked beyond what a record says, without finding events.
     """
@@ -79,25 +81,27 @@ class Delivery:
     record: Record
     clock: Clock
     limits: BudgetLimits
+    sockets: Sockets
     _ahead: dict[str, tuple[Progress, Progress]] = field(default_factory=dict)
 
-    async def attempt(self, key: str, now: int, horizon: int, *, periodic: bool) -> Attempt:
+    async def attempt(self, key: str, now: int, horizon: int, *, periodic: bool, leads: bool = True) -> Attempt:
         """Tell the endpoint of what happened before ``horizon``, a whole millisecond; ``now`` in microseconds.
 
-        ``periodic``: whether the attempt is made at this moment whatever has changed.
+        ``periodic``: whether the attempt is made at this moment whatever has changed.  ``leads``: whether this process attends to
+        whatever no process holds a websocket of.
         """
         stored = await subscription_records.find(self.service.store.key_values, key, now)
         if stored is None or stored.subscription.status == "off" or stored.subscription.due > now:
             return Attempt()
         status = stored.subscription.status
-        after = await self._attempt(stored, now, horizon, periodic=periodic)
+        after = await self._attempt(stored, now, horizon, periodic=periodic, leads=leads)
         return Attempt(after is not None and after.again, after is None or after.stored.subscription.status != status)
 
     def forget(self, keys: set[str]) -> None:
         """Forget all Subscriptions but these."""
         self._ahead = {key: progress for key, progress in self._ahead.items() if key in keys}
 
-    async def _attempt(self, stored: Stored, now: int, horizon: int, *, periodic: bool) -> _After | None:
+    async def _attempt(self, stored: Stored, now: int, horizon: int, *, periodic: bool, leads: bool) -> _After | None:
         """None if somebody else changed the record meanwhile: the next attempt reads it again."""
         subscription, service = stored.subscription, self.service
         try:
@@ -107,6 +111,8 @@ class Delivery:
             return await self._failed(stored, now)
         except Problem:
             return await self._end(stored, NOT_SUPPORTED, now)
+        if not await self.sockets.attends(stored.key, now, has_socket=plan.channel == WEBSOCKET, leads=leads, renew=periodic):
+            return _After(stored)
         if plan.end is not None and plan.end <= now:
             return await self._end(stored, OVER, now)
         principal = await lasting.resolve_lasting(service.store, subscription.grant, now)
@@ -149,6 +155,8 @@ class Delivery:
                 reached = msgspec.structs.replace(subscription, since=found.progress.since, after=found.progress.after)
                 return await self._replaced(stored, reached, again=found.more)
             return _After(stored)
+        if not await self._reaches(stored, plan, now):
+            return await self._failed(stored, now)
         await self.record(Request("GET", ("Subscription", stored.id, "$events"), (), {}, b"", now), audit, 200)
         if not await self._tell(stored, plan, "event-notification", now, found.events):
             return await self._failed(stored, now)
@@ -195,7 +203,10 @@ class Delivery:
         method, url, body = "POST", plan.endpoint, b""
         if plan.topic:
             body = notification(stored.id, stored.subscription, plan, self.service.base, kind, now, [*enumerate(events, first)])
-        elif events and plan.content == "full-resource":  # http://hl7.org/fhir/R4/subscription.html#rest-hook
+        if plan.channel == WEBSOCKET:  # http://hl7.org/fhir/R4/subscription.html#websockets
+            text = body.decode() if plan.topic else f"{'ping' if events else 'bound'} {stored.id}"
+            return await self._reaches(stored, plan, now) and await self.sockets.tell(stored.key, text, plan.timeout)
+        if not plan.topic and events and plan.content == "full-resource":  # http://hl7.org/fhir/R4/subscription.html#rest-hook
             (event,) = events
             method, url, body = "PUT", f"{plan.endpoint.rstrip('/')}/{event.type}/{event.id}", event.body
         headers = {**plan.headers, **({"Content-Type": _FHIR} if body else {})}
@@ -204,6 +215,10 @@ class Delivery:
             return 200 <= await public_fetch.send(network, method, url, hosts, headers, body, plan.timeout) < 300
         except UnfetchableError:
             return False
+
+    async def _reaches(self, stored: Stored, plan: Plan, now: int) -> bool:
+        """Whether there is a way to the subscriber: for a websocket, one whose caller still has the access it was bound with."""
+        return plan.channel != WEBSOCKET or await self.sockets.reaches(stored, now)
 
     async def _told(self, stored: Stored, now: int, *, again: bool = False) -> _After | None:
         told = stored.subscription.with_status("active", now)

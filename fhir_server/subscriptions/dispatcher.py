@@ -1,6 +1,7 @@
 """Decides when which Subscription is attended to.
 
-Of several servers on one store one delivers, the holder of a lease; another takes over when it has lapsed.  A change of the store costs
+Of several servers on one store one delivers, the holder of a lease; another takes over when it has lapsed.  A Subscription with a
+websocket is attended to by the server that holds that, whoever has the lease (:mod:`.sockets`).  A change of the store costs
 an attempt for the Subscriptions to its type, and no change costs one look at each type.  An endpoint that does not answer holds up its
 own Subscription and no other.
 
@@ -26,6 +27,7 @@ from fhir_server.interactions.subscription_records import Stored
 from fhir_server.search.visibility import Visibility
 from fhir_server.store.changes import ChangeRange
 from fhir_server.subscriptions.delivery import Attempt, Delivery
+from fhir_server.subscriptions.sockets import Sockets
 
 SETTLING: Final = 5 * SECOND  # after which a version is looked for, so that there is time to publish a write that takes long
 LEASE: Final = 30 * SECOND
@@ -80,6 +82,11 @@ class Dispatcher:
         self._horizon = 0
         self._has_published = False
 
+    @property
+    def sockets(self) -> Sockets:
+        """The websockets of this process."""
+        return self._delivery.sockets
+
     async def keep_delivering(self) -> None:
         """Deliver as long as the process runs."""
         try:
@@ -104,26 +111,29 @@ class Dispatcher:
     async def look(self) -> None:
         """Begin the attempts that are due.  Raises Problem ``read_only`` while nothing can be stored."""
         now = self._clock()
+        await self._delivery.sockets.look(now)
         await self._list(now)
         if not self._known:
             return
         horizon = await self._stored_until(now) // _MILLISECOND * _MILLISECOND
         # Its commit follows that of every transaction that had begun before the horizon, where one commits after the other (SQLite).
-        if not await self._holds_lease(now):
-            for known in self._known.values():
-                known.retry = True  # another server delivers: what it does not know, this one looks at when it takes over
-            return
+        leads, held = await self._holds_lease(now), self._delivery.sockets.keys()
+        if not leads:
+            for key, known in self._known.items():
+                known.retry |= key not in held  # another server delivers: what it does not know, this one looks at when it takes over
+            if not held:
+                return
         await self._look_for_changes(horizon)
         owners = Counter(key.partition("/")[0] for key in self._running)
         for key, known in list(self._known.items()):
             owner = key.partition("/")[0]
             if len(self._running) >= _AT_A_TIME:
                 break
-            if key in self._running or owners[owner] >= _OF_ONE_OWNER or not self._is_due(known, now):
+            if not (leads or key in held) or key in self._running or owners[owner] >= _OF_ONE_OWNER or not self._is_due(known, now):
                 continue
             self._known[key] = self._known.pop(key)  # the others come before it the next time
             owners[owner] += 1
-            self._running[key] = asyncio.create_task(self._attempt(key, known, now, horizon))
+            self._running[key] = asyncio.create_task(self._attempt(key, known, now, horizon, leads=leads))
 
     def _is_due(self, known: _Known, now: int) -> bool:
         subscription = known.stored.subscription
@@ -136,10 +146,10 @@ class Dispatcher:
         beats = bool(known.heartbeat) and now - subscription.sent >= known.heartbeat
         return beats or self._changed.get(known.type, 0) > known.looked
 
-    async def _attempt(self, key: str, known: _Known, now: int, horizon: int) -> None:
+    async def _attempt(self, key: str, known: _Known, now: int, horizon: int, *, leads: bool) -> None:
         attempt, periodic = Attempt(again=True), known.is_periodic(now)
         try:
-            attempt = await self._delivery.attempt(key, now, horizon, periodic=periodic)
+            attempt = await self._delivery.attempt(key, now, horizon, periodic=periodic, leads=leads)
             known.last_periodic = now if periodic else known.last_periodic
             known.looked = horizon
             await self._refresh(key, known, now)
@@ -179,6 +189,7 @@ class Dispatcher:
                 known[stored.key] = self._read(stored, before.last_periodic if before is not None else 0)
         self._known = known
         self._delivery.forget(set(known))
+        await self._delivery.sockets.keep(frozenset(known), now)
 
     def _read(self, stored: Stored, last_periodic: int) -> _Known:
         type, heartbeat, end = "", 0, MAX_INSTANT

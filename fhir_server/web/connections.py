@@ -56,6 +56,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with the limits of this process, which are set before it serves."""
 
     limits = ConnectionLimits()
+    socket_url = b""  # the only URL that is upgraded to a websocket; at all others the header Upgrade is ignored (RFC 9110, 7.8)
     security_headers: Headers = ()  # of the answers that the application does not see
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
@@ -113,6 +114,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._until, self._quiet_until = now + self.limits.body_seconds, now + self.limits.quiet_seconds
         super().on_headers_complete()
         self._may_stay_open = False
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
         length = self._body_length()
         if length and (length > _SMALL_BODY or self.expect_100_continue or not self.cycle.keep_alive):
             # If it is answered before its body has arrived, this is the last answer of the connection.
@@ -141,6 +144,17 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._may_stay_open and not self.cycle.response_started:
             self.cycle.keep_alive = True
         super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return self.url == self.socket_url and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_last_answered or (self.cycle is not None and not self.cycle.response_complete):
+            self.transport.close()  # refused, or sent before the answer to another request
+            return
+        if self._check is not None:
+            self._check.cancel()  # the websocket has clocks of its own
+        super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
         self._may_stay_open = False

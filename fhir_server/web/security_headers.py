@@ -31,7 +31,7 @@ def with_security_headers(send: Send, headers: Headers) -> Send:
     """Return an ASGI ``send`` that adds ``headers`` which the response does not set itself."""
 
     async def send_with_headers(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
             own = {name for name, _ in message["headers"]}
             added = [header for header in headers if header[0] not in own]
             message = {**message, "headers": [*message["headers"], *added]}

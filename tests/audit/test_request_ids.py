@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from fastapi import FastAPI
 
 from fhir_server.access import audit_projection
-from fhir_server.app import RootApp
 from fhir_server.audit import LOG_NAME, AuditLog
 from fhir_server.audit.chain import ChainKeys
 from fhir_server.cli import main
 from fhir_server.request_ids import request_id
 from fhir_server.resources.validate import check
+from fhir_server.root_app import RootApp
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import open_store
 from tests.audit.test_security_events import Journaled

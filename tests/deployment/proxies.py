@@ -67,7 +67,7 @@ class Proxy:
 
     def __init__(self, name: str, folder: Path, upstream: int, *, quick: bool = False) -> None:
         self.name, self.folder, self.port = name, folder, reserved_port()
-        self._certificate, self._key = make_certificate(folder)
+        self.certificate, self._key = make_certificate(folder)
         command = self._nginx(upstream, quick) if name == "nginx" else self._caddy(upstream, quick)
         environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         with (folder / "output.log").open("wb") as output:
@@ -81,7 +81,7 @@ class Proxy:
                 (r"listen \[::\]:443 ssl http2;", ""),
                 (r"127\.0\.0\.1:8000", f"127.0.0.1:{upstream}"),
                 (r"fhir\.example\.org;", "localhost;"),
-                (r"/etc/ssl/\S+\.pem", str(self._certificate)),
+                (r"/etc/ssl/\S+\.pem", str(self.certificate)),
                 (r"/etc/ssl/private/\S+\.key", str(self._key)),
                 (r"/var/log/nginx/", f"{self.folder}/"),
                 *([(r"(client_(?:header|body)_timeout +)\d+s", r"\g<1>1s")] if quick else []),
@@ -104,7 +104,7 @@ class Proxy:
         site = changed(
             CADDY.read_text(encoding="utf-8"),
             [
-                (r"\{\$SITE:\S+\} \{", f"https://localhost:{self.port} {{\n\tbind 127.0.0.1\n\ttls {self._certificate} {self._key}"),
+                (r"\{\$SITE:\S+\} \{", f"https://localhost:{self.port} {{\n\tbind 127.0.0.1\n\ttls {self.certificate} {self._key}"),
                 (r"\{\$UPSTREAM:\S+\}", f"127.0.0.1:{upstream}"),
                 (r"\n\tlog \{", f"\n\tlog {{\n\t\toutput file {self.folder}/caddy.log"),
                 *([(r"(read_(?:header|body)) \d+s", r"\g<1> 1s")] if quick else []),
@@ -116,7 +116,7 @@ class Proxy:
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self._certificate))
+        return ssl.create_default_context(cafile=str(self.certificate))
 
     def client(self, source: str = "127.0.0.1") -> httpx.Client:
         """A client of the proxy with the network address ``source``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +18,12 @@ import pytest
 from fhir_server.audit import LOG_NAME
 from fhir_server.settings import Settings
 from fhir_server.store import open_store
+from fhir_server.web.websockets import POLICY
 from tests.deployment.proxies import CADDY, NGINX, Proxy, changed, running
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.ports import reserved_port
 from tests.served import Served
+from tests.subscriptions.raw_websocket import RawClient
 from tests.waiting import wait_until
 
 METRICS_TOKEN = "a token for the metrics"
@@ -114,6 +117,18 @@ def test_traceparent_of_a_client_does_not_reach_the_server(name: str, tmp_path: 
             assert client.get("/livez", headers=sent).status_code == 204
         upstream.shutdown()
     assert [one["x-request-id"] for one in came] == [OWN_ID] and "traceparent" not in came[0]
+
+
+@both
+def test_a_websocket_reaches_the_server(site: Site, name: str) -> None:
+    async def job() -> int:
+        tls = ssl.create_default_context(cafile=site.proxies[name].certificate)
+        one = await RawClient.open(site.proxies[name].port, tls=tls)
+        assert one.status == 101
+        one.say("neither bind nor bind-with-token")
+        return await one.end()
+
+    assert asyncio.run(job()) == POLICY
 
 
 @both

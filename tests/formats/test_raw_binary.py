@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server.app import RootApp
 from fhir_server.interactions import raw_binary
+from fhir_server.root_app import RootApp
 from tests.seeded import seeded
 from tests.served import Answer, Served, call, store_url
 

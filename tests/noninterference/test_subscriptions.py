@@ -14,14 +14,17 @@ import msgspec
 import pytest
 
 from fhir_server.access.view import View
+from fhir_server.clock import MAX_INSTANT
 from fhir_server.interactions import subscription_records
 from fhir_server.interactions.subscription_events import Found, Progress
 from fhir_server.interactions.subscription_plan import Plan
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.visibility import Visibility
+from fhir_server.smart.core.context import digest
 from fhir_server.subscriptions import delivery
 from fhir_server.subscriptions.delivery import Delivery
 from fhir_server.subscriptions.dispatcher import Dispatcher
+from fhir_server.subscriptions.socket import Socket
 from fhir_server.web.public_fetch import Network
 from tests.mongo.shared_mongod import emptied_url
 from tests.noninterference.case_generator import case
@@ -30,6 +33,8 @@ from tests.noninterference.oracle import CALLERS
 from tests.noninterference.paired_server import MINUTE, SECOND, Ask
 from tests.noninterference.planted_leaks import Patch, of_record, sighted
 from tests.subscriptions.environment import by_criteria, by_topic
+from tests.subscriptions.test_requests import extension
+from tests.subscriptions.websockets import criteria_on_websocket, topic_on_websocket
 
 BY_CALLER = pytest.mark.parametrize("number", range(len(CALLERS)), ids=[caller.name for caller in CALLERS])
 WANTED = (
@@ -42,6 +47,9 @@ WANTED = (
     by_topic("Patient", "full-resource"),
     by_criteria("MedicationRequest", payload="application/fhir+json"),
     by_criteria("Encounter"),
+    topic_on_websocket("Observation", "full-resource"),
+    topic_on_websocket("Appointment", "empty", **extension("backport-heartbeat-period", valueUnsignedInt=60)),
+    criteria_on_websocket("Observation?category=laboratory"),
 )
 Sent = tuple[str, str, bytes]
 
@@ -65,6 +73,23 @@ class Wire:
         return httpx.Response(200 if self.accepts else 500)
 
 
+class Line:
+    """A websocket whose client confirms while the wire accepts."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def send(self, message: Any) -> None:
+        self._wire.sent.append(("websocket", message["type"], message.get("text", str(message.get("code"))).encode()))
+
+    async def confirm(self) -> None:
+        if not self._wire.accepts:
+            raise OSError
+
+    def abort(self) -> None:
+        self._wire.sent.append(("websocket", "abort", b""))
+
+
 class Told:
     """Two servers with the same Subscriptions of a caller."""
 
@@ -74,7 +99,7 @@ class Told:
         self.dispatchers: list[Dispatcher] = []
         for world, wire in zip(twins.worlds, self.wires, strict=True):
             object.__setattr__(world.parts.smart, "network", Network(wire.resolve, httpx.MockTransport(wire.answer)))
-            self.dispatchers.append(world.parts.dispatcher(lambda counts: None))
+            self.dispatchers.append(world.parts.subscribers.dispatcher(lambda counts: None))
         self.ids: list[str] = []
 
     async def subscribe(self) -> int:
@@ -89,13 +114,23 @@ class Told:
             for stored in await subscription_records.list_all(values, 0):
                 await subscription_records.replace(values, stored, msgspec.structs.replace(stored.subscription, since=0))
             await subscription_records.note_change(values, "rewound")
+        await self.bind()
         return len(self.ids)
+
+    async def bind(self) -> None:
+        """Bind what has a websocket to a new one in each world."""
+        for world, wire, token, dispatcher in zip(self.twins.worlds, self.wires, self.twins.tokens, self.dispatchers, strict=True):
+            line, values, now = Line(wire), world.parts.store.key_values, world.parts.clock()
+            found = [one for one in await subscription_records.list_all(values, now) if '"websocket"' in one.subscription.text]
+            socket = Socket(line.send, line)
+            await dispatcher.sockets.add(socket)
+            await dispatcher.sockets.bind(socket, found, digest(token), "subscriber", MAX_INSTANT, now)
 
     async def look(self, by: int = 10 * SECOND) -> None:
         """Let time pass, and compare what was sent and what the Subscriptions say of it."""
         self.twins.move(by)
         for dispatcher in self.dispatchers:
-            for _ in range(3):
+            for _ in range(3 * len(WANTED) // 4):  # 4 of one owner at a time: until all that is due has been told
                 await dispatcher.look()
                 await dispatcher.settle()
         one, other = (sorted(wire.sent) for wire in self.wires)
@@ -137,6 +172,10 @@ async def compared(seed: int, urls: tuple[str, str] = ("memory:", "memory:")) ->
             await twins.both(Ask("again", "PUT", f"Subscription/{id}", "", headers, json.dumps(body).encode()))
         for _ in range(4):
             await told.look(3 * MINUTE)
+        for wire in told.wires:
+            wire.accepts = True
+        await told.bind()
+        await told.look(3 * MINUTE)
         return len(told.wires[0].sent)
     finally:
         await twins.close()
@@ -176,6 +215,21 @@ def numbers_count_hidden_rows(patch: Patch) -> None:
     patch.setattr(delivery, "notification", notification)
 
 
+def a_websocket_is_pinged_for_each_write_of_the_type(patch: Patch) -> None:
+    exact, seen = Delivery._attempt, dict[tuple[int, str], int]()
+
+    async def attempt(self: Delivery, stored: Any, now: int, horizon: int, **options: Any) -> Any:
+        async with self.service.store.snapshot() as snapshot:
+            everything = Visibility.unrestricted(len(await snapshot.classes()), now)
+            count = await snapshot.count("Observation", EVERYTHING, everything)
+        if seen.setdefault((id(self), stored.key), count) != count:
+            seen[id(self), stored.key] = count
+            await self.sockets.tell(stored.key, f"ping {stored.id}", 5)
+        return await exact(self, stored, now, horizon, **options)
+
+    patch.setattr(Delivery, "_attempt", attempt)
+
+
 async def _ids(view: View, type: str) -> list[str]:
     page = await view._snapshot.find(type, EVERYTHING, await of_record(view), limit=1000)
     return [row.id for row in page.rows]
@@ -197,7 +251,12 @@ def an_error_names_the_row_that_was_to_be_told_last(patch: Patch) -> None:
 
 @pytest.mark.parametrize(
     "plant",
-    [events_are_those_of_the_record, numbers_count_hidden_rows, an_error_names_the_row_that_was_to_be_told_last],
+    [
+        events_are_those_of_the_record,
+        numbers_count_hidden_rows,
+        an_error_names_the_row_that_was_to_be_told_last,
+        a_websocket_is_pinged_for_each_write_of_the_type,
+    ],
     ids=lambda plant: plant.__name__.replace("_", " "),
 )
 def test_a_planted_leak_of_notifications_is_noticed_beside_a_control(plant: Callable[[Patch], None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_server.app import RootApp, application
+from fhir_server.app import application
 from fhir_server.cli.serve import metrics_folder
 from fhir_server.observability import health
 from fhir_server.observability.health import Health
@@ -24,6 +24,7 @@ from fhir_server.observability.logs import configure_logs
 from fhir_server.observability.metrics import FOLDER, Metrics
 from fhir_server.observability.middleware import Observed
 from fhir_server.request_ids import request_id, take_id
+from fhir_server.root_app import RootApp
 from fhir_server.settings import Settings
 from fhir_server.store import open_store
 from tests.waiting import HANG

@@ -29,7 +29,7 @@ COUNTS_AND_LOCKS = {
     "import-turn", "jti", "known-network", "link-pause", "link-place", "link-renewing",
     "logout-notice", "logout-request", "naming-client", "one-time-code", "open-app", "pairwise-account", "pairwise-subject", "rate-limit",
     "sent-form", "session-apps", "session-watch", "spent-code", "spent-refresh", "subscription", "subscription-change",
-    "subscription-lease", "subscription-slot", "turn", "turns", "writes-in-progress",
+    "subscription-lease", "subscription-slot", "subscription-socket", "turn", "turns", "writes-in-progress",
 }  # fmt: skip
 INDEXES = {"client-name", "grant-index-complete", "user-index"}  # the first look-up may make them
 GIVES_ACCESS = {"activation"}  # ended by the patient who made it: it opens nothing to anybody who is not signed in

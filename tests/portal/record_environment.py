@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from fhir_server import portal
-from fhir_server.app import RootApp
+from fhir_server.root_app import RootApp
 from fhir_server.smart import demo, routes
 from fhir_server.smart.core.context import SmartContext
 from tests.portal.environment import Visitor

@@ -9,7 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from fhir_server import linking, portal
-from fhir_server.app import RootApp, application
+from fhir_server.app import application
+from fhir_server.root_app import RootApp
 from fhir_server.settings import Settings
 from fhir_server.smart import routes
 from fhir_server.web.security_headers import security_headers

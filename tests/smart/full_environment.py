@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from fhir_server.app import RootApp
+from fhir_server.root_app import RootApp
 from fhir_server.smart.routes import router
 from tests.served import Answer, Served
 from tests.smart.environment import Page, World, query

@@ -12,14 +12,14 @@ from tests.subscriptions.environment import Subscribing
 @pytest.fixture
 def world() -> Iterator[Subscribing]:
     """A server on the reference store."""
-    server = Served()
-    yield Subscribing(server)
-    server.close()
+    subscribing = Subscribing(Served())
+    yield subscribing
+    subscribing.close()
 
 
 @pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subscribing]:
     """A server on each store."""
-    server = Served(store_url(request.param, tmp_path))
-    yield Subscribing(server)
-    server.close()
+    subscribing = Subscribing(Served(store_url(request.param, tmp_path)))
+    yield subscribing
+    subscribing.close()

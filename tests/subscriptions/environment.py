@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +104,13 @@ class Subscribing:
         self.endpoint = Endpoint(served.parts.smart, *statuses)
         self.dispatcher = self.new_dispatcher()
         self.counts: dict[str, int] = {}
+        self.at_the_end: list[Callable[[], None]] = []
+
+    def close(self) -> None:
+        """Stop the server, and before it what a test began."""
+        for end in self.at_the_end:
+            end()
+        self.served.close()
 
     def new_dispatcher(self) -> Dispatcher:
         """Another server process on the same store."""
@@ -111,7 +118,7 @@ class Subscribing:
         def report(counts: Mapping[str, int]) -> None:
             self.counts = dict(counts)
 
-        return self.served.parts.dispatcher(report)
+        return self.served.parts.subscribers.dispatcher(report)
 
     def only_public(self) -> None:
         """As in production: notifications go to public addresses alone."""

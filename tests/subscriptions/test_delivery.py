@@ -266,9 +266,9 @@ def test_no_change_costs_no_attempt_but_the_periodic_ones(world: Subscribing, ki
     attempts: list[str] = []
     exact = delivery.Delivery.attempt
 
-    async def counted(self: Any, key: str, now: int, horizon: int, *, periodic: bool) -> Any:
+    async def counted(self: Any, key: str, now: int, horizon: int, *, periodic: bool, **options: Any) -> Any:
         attempts.extend([] if periodic else [key])
-        return await exact(self, key, now, horizon, periodic=periodic)
+        return await exact(self, key, now, horizon, periodic=periodic, **options)
 
     monkeypatch.setattr(delivery.Delivery, "attempt", counted)
     for _ in range(5):

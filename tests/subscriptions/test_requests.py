@@ -11,7 +11,7 @@ from fhir_server.clock import SECOND, instant_text
 from fhir_server.interactions.subscription_records import MAX_SUBSCRIPTIONS
 from fhir_server.interactions.subscription_write import MAX_BYTES
 from fhir_server.resources.validate import check
-from tests.subscriptions.environment import GUIDE, TOPIC, Subscribing, by_criteria, by_topic, lab, value
+from tests.subscriptions.environment import ENDPOINT, GUIDE, TOPIC, Subscribing, by_criteria, by_topic, lab, value
 
 Json = dict[str, Any]
 
@@ -23,7 +23,11 @@ def extension(name: str, **value: Any) -> Json:
 REFUSED: dict[str, tuple[Json, str]] = {
     "e-mail": (by_criteria("Observation", type="email", endpoint="mailto:a@b.example"), "Subscription.channel.type"),
     "text message": (by_criteria("Observation", type="sms"), "Subscription.channel.type"),
-    "websocket": (by_criteria("Observation", type="websocket"), "Subscription.channel.type"),
+    "endpoint of a websocket": (by_topic() | {"channel": {"type": "websocket", "endpoint": ENDPOINT}}, "Subscription.channel.endpoint"),
+    "headers of a websocket": (by_topic() | {"channel": {"type": "websocket", "header": ["X-A: hush"]}}, "Subscription.channel.header"),
+    "payload of r4's websocket": (
+        by_criteria("Observation") | {"channel": {"type": "websocket", "payload": "application/fhir+json"}}, "Subscription.channel.payload"
+    ),
     "message": (by_topic(type="Observation", content="empty") | {"channel": {"type": "message"}}, "Subscription.channel.type"),
     "no endpoint": ({**by_criteria("Observation"), "channel": {"type": "rest-hook"}}, "Subscription.channel.endpoint"),
     "plain http": (by_criteria("Observation", endpoint="http://app.example/"), "Subscription.channel.endpoint"),
@@ -237,12 +241,14 @@ def test_events_can_be_asked_for_again_as_far_as_they_are_visible(any_store: Sub
 
 
 def test_the_capability_statement_says_what_there_is(shared: Subscribing) -> None:
-    resources = shared.served.get(None, "metadata").json["rest"][0]["resource"]
+    rest = shared.served.get(None, "metadata").json["rest"][0]
+    resources = rest["resource"]
+    assert [one["valueUri"] for one in rest["extension"]] == ["ws://127.0.0.1:8000/websocket"]
     (found,) = [resource for resource in resources if resource["type"] == "Subscription"]
     assert {one["code"] for one in found["interaction"]} == {"read", "create", "update", "delete", "search-type"}
     topics = {one["valueCanonical"].rpartition("/")[2] for one in found["extension"]}
     assert topics == {"Patient", "Observation", "MedicationStatement", "Appointment", "Account", "RelatedPerson"}
-    assert {one["name"] for one in found["operation"]} >= {"status", "events"}
+    assert {one["name"] for one in found["operation"]} >= {"status", "events", "get-ws-binding-token"}
     assert "conditionalUpdate" not in found and found["versioning"] == "no-version"
 
 
