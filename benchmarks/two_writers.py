@@ -11,12 +11,10 @@ import asyncio
 import tempfile
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from time import monotonic, process_time
 from typing import Final
 
-from fhir_server.store import Store
-from fhir_server.store.sqlite import SqliteStore
+from fhir_server.store import Store, open_store
 from fhir_server.store.sqlite.transaction import SqliteTransaction
 from tests.store.samples import date, put, record, reference, string, token
 
@@ -31,10 +29,10 @@ def main() -> None:
     context = get_context("spawn")
     for count in [1, 2] * options.rounds:
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "fhir.sqlite"
-            asyncio.run(SqliteStore(file).close())
+            url = f"sqlite:///{folder}/fhir.sqlite"
+            asyncio.run(open_store(url).close())
             start = context.Barrier(count)
-            each = [(file, f"{number} of {count}", LANES // count, options.seconds, start) for number in range(1, count + 1)]
+            each = [(url, f"{number} of {count}", LANES // count, options.seconds, start) for number in range(1, count + 1)]
             processes = [context.Process(target=_measure, args=one) for one in each]
             for process in processes:
                 process.start()
@@ -42,7 +40,7 @@ def main() -> None:
                 process.join()
 
 
-def _measure(file: Path, name: str, lanes: int, seconds: float, start: Barrier) -> None:
+def _measure(url: str, name: str, lanes: int, seconds: float, start: Barrier) -> None:
     waits: list[float] = []
     begin = SqliteTransaction.begin
 
@@ -52,7 +50,7 @@ def _measure(file: Path, name: str, lanes: int, seconds: float, start: Barrier) 
         waits.append(monotonic() - asked)
 
     SqliteTransaction.begin = timed  # type: ignore[method-assign]
-    store: Store = SqliteStore(file)
+    store = open_store(url)
     start.wait()
     used = process_time()
     written = asyncio.run(_write(store, name, lanes, monotonic() + seconds))

@@ -25,7 +25,7 @@ from fhir_server.store.mongodb.documents import Document
 from fhir_server.store.mongodb.newest import NewestQuery, newest_query
 from fhir_server.store.mongodb.prefetch import names_in_history
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter, record_id
-from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids, sorted_page
+from fhir_server.store.mongodb.sorting import Place, row_order_keys, rows_after, sorted_ids, sorted_page
 from fhir_server.store.mongodb.steps import MongoSteps
 from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, disjoint_counts, either
 from fhir_server.store.row_order import patient_number
@@ -195,7 +195,7 @@ class MongoSnapshot:
         return found[0]["n"], found[0]["at"]
 
     async def _in_order(self, paths: tuple[AccessPath, ...], visibility: Visibility, place: Place, limit: int) -> list[Document]:
-        query = either(*[query for path in paths for query in _after_place(path, place, visibility)])
+        query = either(*[query for path in paths for query in rows_after(path, place, visibility)])
         if query == FALSE:
             return []
         return await self._find_current(query, docs.ROW, sort=row_order_keys(visibility), limit=limit)
@@ -385,18 +385,3 @@ def _is_admitted(visibility: Visibility, document: Document) -> bool | None:
                 return True
             admitted = None
     return admitted
-
-
-def _after_place(path: AccessPath, place: Place, visibility: Visibility) -> Iterable[Query]:
-    """Return queries for the rows of this path after this place.  Each reads one contiguous part of an index."""
-    if place[0] < 0:
-        return (path.query,)
-    if path.numbers is None or visibility.limited_to_patients:
-        return tuple([{"$and": [path.query, later]} for later in after_place(place, visibility)])
-    queries: list[Query] = []
-    later_numbers = [number for number in path.numbers if number > place[0]]
-    if later_numbers:
-        queries.append({"$and": [path.query, {"n": {"$in": later_numbers}}]})
-    if place[0] in path.numbers:
-        queries.append({"$and": [path.query, {"n": place[0], "at": {"$gt": place[1]}}]})
-    return queries

@@ -19,7 +19,7 @@ from fhir_server.search.rows import Position, SortKey, SortStep
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import Page, conditions
 from fhir_server.store.mongodb.documents import ARRAYS, Document, decode_row, plain
-from fhir_server.store.mongodb.translate import FALSE, Query, covers, found_through
+from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, covers, found_through
 
 Pipeline = list[dict[str, Any]]
 Place = tuple[int, str]
@@ -197,3 +197,18 @@ def after_place(place: Place, visibility: Visibility) -> tuple[Query, ...]:
     if visibility.limited_to_patients:
         return ({"at": {"$gt": at}},)
     return {"n": {"$gt": number}}, {"n": number, "at": {"$gt": at}}
+
+
+def rows_after(path: AccessPath, place: Place, visibility: Visibility) -> Iterable[Query]:
+    """Return queries for the rows of this path after this place.  Each reads one contiguous part of an index."""
+    if place[0] < 0:
+        return (path.query,)
+    if path.numbers is None or visibility.limited_to_patients:
+        return tuple([{"$and": [path.query, later]} for later in after_place(place, visibility)])
+    queries: list[Query] = []
+    later_numbers = [number for number in path.numbers if number > place[0]]
+    if later_numbers:
+        queries.append({"$and": [path.query, {"n": {"$in": later_numbers}}]})
+    if place[0] in path.numbers:
+        queries.append({"$and": [path.query, {"n": place[0], "at": {"$gt": place[1]}}]})
+    return queries
