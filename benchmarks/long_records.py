@@ -1,18 +1,23 @@
-"""Measures a page of one patient's results by the length of the record: ``python -m benchmarks.long_records [--store URL]``.
+"""Measures a page of one patient's results by the length of the record: ``python -m benchmarks.long_records [--mongodb]``.
 
 For records of 100, 1,000 and 10,000 Observations the program prints the milliseconds of CPU time that the server's process takes
-for one page of 20.  A page should cost what it holds, whatever the record holds.
+for one page of 20 (the median), and on MongoDB those of the database (the mean).  A page should cost what it holds, whatever the
+record holds.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from statistics import median
 from time import process_time_ns
 from typing import Any, Final
 
+from benchmarks.servers import Process
+from tests.mongo.mongod import ReplicaSet
 from tests.served import Served
 
 LENGTHS: Final = (100, 1_000, 10_000)
@@ -31,17 +36,33 @@ _PORTION: Final = 1_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.long_records", description=__doc__)
-    parser.add_argument("--store", help="a store to fill; default: a new SQLite file")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        served = Served(options.store or f"sqlite:///{folder}/fhir.sqlite", seeds=False)
+    parser.add_argument("--mongodb", action="store_true", help="measure on a MongoDB that the program starts, not on a SQLite file")
+    with _mongodb() if parser.parse_args().mongodb else _sqlite() as (served, database):
         for length in LENGTHS:
             _fill(served, f"p{length}", length)
-        print(f"{'':58}" + "".join(f"{length:>10,}" for length in LENGTHS))
+        print(f"{'':58}" + "".join(f"{length:>16,}" for length in LENGTHS))
         for shape in SHAPES:
-            times = [_milliseconds(served, f"Observation?patient=p{length}&_count=20&{shape}") for length in LENGTHS]
-            print(f"{shape or 'in the order of rows':58}" + "".join(f"{time:10.2f}" for time in times))
+            costs = [_milliseconds(served, f"Observation?patient=p{length}&_count=20&{shape}", database) for length in LENGTHS]
+            print(f"{shape or 'in the order of rows':58}" + "".join(f"{cost:>16}" for cost in costs), flush=True)
+
+
+@contextmanager
+def _sqlite() -> Iterator[tuple[Served, None]]:
+    with tempfile.TemporaryDirectory() as folder:
+        served = Served(f"sqlite:///{folder}/fhir.sqlite", seeds=False)
+        yield served, None
         served.close()
+
+
+@contextmanager
+def _mongodb() -> Iterator[tuple[Served, Process]]:
+    replica_set = ReplicaSet()
+    try:
+        served = Served(replica_set.url.replace("{name}", "benchmarks"), seeds=False)
+        yield served, Process(replica_set.members[0].process.pid, "")
+        served.close()
+    finally:
+        replica_set.stop()
 
 
 def _fill(served: Served, patient: str, length: int) -> None:
@@ -66,13 +87,15 @@ def _result(patient: str, number: int) -> dict[str, Any]:
     }
 
 
-def _milliseconds(served: Served, path: str) -> float:
+def _milliseconds(served: Served, path: str, database: Process | None) -> str:
     token, samples = served.token(), []
+    used = database.cpu() if database else 0.0
     for _ in range(_SAMPLES):
         began = process_time_ns()
         assert served.get(token, path).status == 200
         samples.append((process_time_ns() - began) / 1e6)
-    return median(samples)
+    of_database = f" + {(database.cpu() - used) / _SAMPLES * 1e3:.2f}" if database else ""
+    return f"{median(samples):.2f}{of_database}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -119,6 +119,11 @@ _strict_decoder = json.JSONDecoder(object_pairs_hook=_unique_members, parse_floa
 def members(text: bytes) -> dict[str, bytes]:
     """Member name -> text of its value, in order, of a well-formed JSON object."""
     return {name: bytes(raw) for name, raw in _members.decode(text).items()}
+
+
+def members_named(text: bytes, names: Container[str]) -> dict[str, bytes]:
+    """As :func:`members`, of those with these names."""
+    return {name: bytes(raw) for name, raw in _members.decode(text).items() if name in names}
 
 
 def items(text: bytes) -> list[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from fhir_server import budget
+from fhir_server import budget, jsontext
 from fhir_server.access.view import View
 from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.json_slices import value_in_steps
@@ -87,9 +87,11 @@ class _Included:
         """The references to this server, each once, in the visible bodies that the include's search parameter selects."""
         server = server_base(self._base)
         texts: dict[str, None] = {}
+        names = index.members_read(include.type, include.param, self._base)
         for version in sources:
             if version.type == include.type:
-                texts |= dict.fromkeys(index.reference_texts(include.type, include.param, await value_in_steps(version.body), self._base))
+                read = {name: await value_in_steps(text) for name, text in jsontext.members_named(version.body, names).items()}
+                texts |= dict.fromkeys(index.reference_texts(include.type, include.param, read, self._base))
                 await budget.give_way()
         found = (parse_reference(text if (relative := server.relative(text)) is None else relative) for text in texts)
         return [one for one in found if one and one.kind == "relative" and include.target_type in (None, one.type)]

@@ -1,7 +1,7 @@
 """Search by GET and by POST (http://hl7.org/fhir/R4/search.html): of a type, of the server, and of a compartment.
 
-Matches, totals and included resources all come from the caller's View.  A page link contains only an encrypted position,
-bound to the caller and the query.  The next page searches the View again.
+Matches, totals and included resources all come from the caller's View.  A page link contains a position and the total that
+stands beside it, encrypted and bound to the caller and the query.  The next page searches the View again, but does not count again.
 """
 
 from __future__ import annotations
@@ -74,16 +74,19 @@ async def page(view: View, path: str, query: Query, service: Service) -> list[by
     bound = binding(view, service, path, query.applied)
     after = service.cursors.link(query.cursor, bound) if query.cursor else None
     matches, end, total = await _find(view, query, service, after)
-    if after is not None and (previous := after.previous()) is not None:
+    if after is None and end is None:
+        total = len(matches)
+    elif after is not None and total is None and not _counts_each_page(query):
+        total = after.total
+    total = await _total(view, query, service, total)
+    kept = None if _counts_each_page(query) else total
+    if after is not None and (previous := after.previous(kept)) is not None:
         links.append(("previous", next_link(service, path, query.applied, previous, bound)))
     elif after is not None and after.is_second:
         links.append(("previous", itself))
     if end is not None:
-        following = after.next(end) if after is not None else PageLink.second(end)
+        following = after.next(end, kept) if after is not None else PageLink.second(end, kept)
         links.append(("next", next_link(service, path, query.applied, following, bound)))
-    if after is None and end is None:
-        total = len(matches)
-    total = await _total(view, query, service, total)
     return bundle_json.searchset(await searchset_entries(view, query, matches, service), links=links, total=total)
 
 
@@ -161,5 +164,14 @@ async def _total(view: View, query: Query, service: Service, known: int | None) 
         return known
     one = next(iter(query.conditions)) if len(query.conditions) == 1 else None
     inexpensive = one is not None and view.permissions.patients is not None and _source(view, one, service) is view
-    wanted = any(name in ("_total", "_totalMethod") for name, _ in query.applied) or inexpensive
+    wanted = _names_total(query) or inexpensive
     return await _count(view, query, service) if wanted else None
+
+
+def _names_total(query: Query) -> bool:
+    return any(name in ("_total", "_totalMethod") for name, _ in query.applied)
+
+
+def _counts_each_page(query: Query) -> bool:
+    """Whether the client asked for the exact number.  Otherwise later pages repeat the total of the first one."""
+    return query.total == "accurate" and _names_total(query)

@@ -26,34 +26,36 @@ class PageLink(Position, frozen=True, omit_defaults=True):
 
     ``number``   the number of the page, from 1 on; 0: it is not known
     ``earlier``  the positions at which the pages before it began, the nearest last, without the first page, as far as they are kept
+    ``total``    the total that the answer with this link states, so that the caller knows it already; None: it states none
     """
 
     number: int = 0
     earlier: tuple[Position, ...] = ()
+    total: int | None = None
 
     @staticmethod
-    def second(end: Position) -> PageLink:
-        """The second page, after the first one, which ends at ``end``."""
-        return PageLink(end.keys, end.id, 2)
+    def second(end: Position, total: int | None = None) -> PageLink:
+        """The second page, after the first one, which ends at ``end`` and states this total."""
+        return PageLink(end.keys, end.id, 2, (), total)
 
     @property
     def is_second(self) -> bool:
         """Whether it is the second page."""
         return self.number == 2
 
-    def next(self, end: Position) -> PageLink:
-        """The page after this one, which ends at ``end``."""
+    def next(self, end: Position, total: int | None = None) -> PageLink:
+        """The page after this one, which ends at ``end`` and states this total."""
         earlier = (*self.earlier, Position(self.keys, self.id))[-_MAX_EARLIER:]
         while earlier and len(msgspec.json.encode(earlier)) > _MAX_EARLIER_BYTES:
             earlier = earlier[1:]
-        return PageLink(end.keys, end.id, self.number + 1 if self.number else 0, earlier)
+        return PageLink(end.keys, end.id, self.number + 1 if self.number else 0, earlier, total)
 
-    def previous(self) -> PageLink | None:
-        """The page before this one; None if it is the first one or its position was not kept."""
+    def previous(self, total: int | None = None) -> PageLink | None:
+        """The page before this one, which states this total; None if it is the first one or its position was not kept."""
         if not self.earlier:
             return None
         *before, at = self.earlier
-        return PageLink(at.keys, at.id, max(self.number - 1, 0), tuple(before))
+        return PageLink(at.keys, at.id, max(self.number - 1, 0), tuple(before), total)
 
 
 _links = msgspec.json.Decoder(PageLink)

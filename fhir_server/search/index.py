@@ -138,6 +138,11 @@ def reference_texts(type: str, param: str, resource: Mapping[str, Any], base: st
     return tuple(dict.fromkeys(_value_at(resource, entry.path) for entry in _entries_of(type, param, resource, base)))
 
 
+def members_read(type: str, param: str, base: str) -> frozenset[str]:
+    """The members of a resource from which :func:`targets` and :func:`reference_texts` read; they need no others."""
+    return frozenset(name for name, _ in _walks(parameters(type)[param], base))
+
+
 def _entries_of(type: str, param: str, resource: Mapping[str, Any], base: str) -> list[Entry]:
     known = parameters(type)[param]
     found: Out = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from fhir_server.search.filters import AllOf, Filter, Has, Present, RefersTo
+from fhir_server.search.filters import AllOf, Filter, Has, OfPatient, Present, RefersTo
 from fhir_server.search.visibility import Visibility, VisibilityClause
 
 
@@ -15,6 +15,26 @@ def conjuncts(where: Filter) -> Iterator[Filter]:
             yield from conjuncts(part)
     else:
         yield where
+
+
+def needed_conditions(where: Filter, clause: VisibilityClause) -> list[Filter]:
+    """Return the conditions of a search and of a clause that must all hold."""
+    patients = () if clause.patients is None else (OfPatient(clause.patients),)
+    return [*conjuncts(where), *conjuncts(clause.where), *patients]
+
+
+def narrowest_patients(needed: Sequence[Filter], clause: VisibilityClause) -> tuple[int, frozenset[str] | None]:
+    """Return the index of the OfPatient condition to begin with, and its patients; (-1, None) without such a condition.
+
+    It is the one of the fewest patients among those that name only patients of the clause: a search for another person's rows
+    must not look into that person's record, or its length could be measured.
+    """
+    owned = [
+        (index, part.patients)
+        for index, part in enumerate(needed)
+        if isinstance(part, OfPatient) and (clause.patients is None or part.patients <= clause.patients)
+    ]
+    return min(owned, key=lambda owner: len(owner[1])) if owned else (-1, None)
 
 
 def effective_clauses(visibility: Visibility) -> tuple[VisibilityClause, ...]:

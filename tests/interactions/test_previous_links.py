@@ -65,7 +65,7 @@ def test_a_link_of_an_earlier_version_of_the_server_leads_on(served: Served) -> 
     token = served.token()
     forth = pages(served, token, "Patient?_count=4")
     with pytest.MonkeyPatch.context() as patch:  # only the position was in it
-        patch.setattr(cursors.PageLink, "second", staticmethod(lambda end: end))
+        patch.setattr(cursors.PageLink, "second", staticmethod(lambda end, total: end))
         former = link(served.get(token, "Patient?_count=4"), "next")
     assert former is not None
     second = served.get(token, former)

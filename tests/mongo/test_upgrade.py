@@ -9,12 +9,16 @@ import msgspec
 import pytest
 from pymongo import MongoClient
 
+from fhir_server.search.filters import EVERYTHING
+from fhir_server.search.rows import SortKey
 from fhir_server.store import Store
 from fhir_server.store.mongodb import MongoStore, schema, upgrades
+from fhir_server.store.mongodb.newest import NewestQuery
 from fhir_server.store.version_history import VersionDigest, decode_history
 from tests.mongo.shared_mongod import fresh_url
 from tests.store.former_schemas import former_digests
 from tests.store.histories import fill_former_histories, histories
+from tests.store.samples import OBS, clause, date, put, record, visibility
 
 
 def _run(url: str, *scenarios: Any) -> list[Any]:
@@ -96,6 +100,39 @@ def test_two_servers_may_upgrade_one_database_at_once() -> None:
         return found
 
     assert asyncio.run(both()) == [before, before]
+
+
+async def _newest(store: Store) -> list[str]:
+    async with store.snapshot() as snapshot:
+        page = await snapshot.find(OBS, EVERYTHING, visibility(clause("p1")), sort=(SortKey("when", "date", True),), limit=10)
+    return [row.id for row in page.rows]
+
+
+def test_newest_rows_of_a_third_schema_are_found_by_the_index_that_came_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fill(store: Store) -> None:
+        await put(store, *(record(f"r{n}", "p1", entries=(date("when", n * 7 % 40),)) for n in range(40)), record("nobody's"))
+
+    url, pages = fresh_url(), list[bool]()
+    before = _run(url, fill, _newest)[1]
+    with MongoClient[dict[str, Any]](url) as client:
+        database = client.get_default_database()
+        names = {document["_id"]: document.get("record") for document in database["resources"].find({}, {"record": 1})}
+        database["resources"].drop_index("newest_of_patient")
+        database["resources"].update_many({}, {"$unset": {"record": 1}})
+        database["counters"].update_one({"_id": "schema"}, {"$set": {"value": 3}})
+    right = NewestQuery.documents
+
+    async def counted(self: NewestQuery, *how: Any) -> Any:
+        documents = await right(self, *how)
+        pages.append(documents is not None)
+        return documents
+
+    monkeypatch.setattr(NewestQuery, "documents", counted)
+    assert _run(url, _newest) == [before]
+    assert pages == [True]
+    with MongoClient[dict[str, Any]](url) as client:
+        found = client.get_default_database()["resources"].find({}, {"record": 1})
+        assert {document["_id"]: document.get("record") for document in found} == names
 
 
 def test_there_is_a_step_for_every_schema() -> None:

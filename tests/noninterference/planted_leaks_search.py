@@ -11,6 +11,7 @@ from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import paged_parameters, search
 from fhir_server.search import hidden_references, match, words
+from fhir_server.search.cursors import PageLink
 from fhir_server.search.filters import EVERYTHING, Has, NearTo, Not, Present, ReferredBy, RefersToMatch, WordIs
 from fhir_server.search.rows import Position
 from fhir_server.search.visibility import Visibility, VisibilityClause
@@ -126,6 +127,18 @@ def a_page_link_is_bound_to_what_is_hidden(patch: Patch) -> None:
 
     patch.setattr(search, "binding", binding)
     patch.setattr(paged_parameters, "binding", binding)
+
+
+@leak("C09")
+def a_page_link_keeps_the_total_of_the_record(patch: Patch) -> None:
+    exact, second, counted, stored = search._total, PageLink.second, sighted(of_record)(View.count), [0]
+
+    async def total(view: View, asked: Any, service: Any, known: int | None) -> int | None:
+        stored[0] = sum([int(await counted(view, type, where)) for type, where in asked.conditions.items()])
+        return await exact(view, asked, service, known)
+
+    patch.setattr(search, "_total", total)
+    patch.setattr(PageLink, "second", staticmethod(lambda end, total: second(end, None if total is None else stored[0])))
 
 
 # Search conditions

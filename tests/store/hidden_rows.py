@@ -49,7 +49,12 @@ def entries_of(number: int, class_id: int) -> tuple[Entry, ...]:
 
 
 def hidden_row(number: int) -> IndexedRow:
-    """A row that the caller does not see: of another class, not yet released, or shared with another patient and of another class."""
+    """A row that the caller does not see: of another class, not yet released, shared and of another class, or of another patient."""
+    if number % 30 == 2:
+        subject = Entry("subject", "reference", ("Patient/p9",), (), 1)
+        return record(
+            f"h{number}", "p9", class_id=1, entries=[entry if entry.param != "subject" else subject for entry in entries_of(number, 1)]
+        )
     if number % 3 == 0:
         return record(f"h{number}", "p1", class_id=1, release_at=NOW + 1 + number, entries=entries_of(number, 1))
     if number % 30 == 1:
@@ -85,6 +90,7 @@ async def _second_sorted_page(snapshot: Snapshot) -> object:
 
 
 _CODE = Has("code", TokenIs("s", "c1"))
+_OTHERS = AllOf((Has("subject", RefersTo(frozenset({"Patient/p9"}))), OfPatient(frozenset({"p9"}))))
 _SEEN = visibility(clause("p1"))
 _OF_VISITS = RefersToMatch("encounter", "Encounter", Has("class", TokenIs("s", "AMB")), _SEEN)
 _WITH_CODE = ReferredBy(OBS, "encounter", _CODE, _SEEN)
@@ -94,6 +100,10 @@ SHAPES: dict[str, Ask] = {
     "second sorted page": _second_sorted_page,
     "patient": _find(OfPatient(frozenset({"p1"}))),
     "subject": _find(Has("subject", RefersTo(frozenset({"Patient/p1"})))),
+    "another person's rows": _find(_OTHERS),
+    "another person's newest": _find(_OTHERS, SortKey("date", "date", descending=True)),
+    "another person's rows of a code": _find(AllOf((_CODE, _OTHERS))),
+    "the own and another person's newest": _find(OfPatient(frozenset({"p1", "p9"})), SortKey("date", "date", descending=True)),
     "code": _find(_CODE),
     "code without a system": _find(Has("code", TokenIs(None, "c1"))),
     "any code of a system": _find(Has("code", TokenIs("s", None))),
@@ -124,6 +134,7 @@ SHAPES: dict[str, Ask] = {
     "count of a chain": _count(_OF_VISITS),
     "count": _count(EVERYTHING),
     "count of a code": _count(_CODE),
+    "count of another person's rows": _count(_OTHERS),
     "count of a date": _count(Has("date", DateIs("ge", 3 * _DAY, 4 * _DAY))),
     "patients of a code": lambda snapshot: snapshot.patients_of(OBS, _CODE, visibility(clause("p1"))),
     "types of a patient": lambda snapshot: snapshot.types_of_unfiltered(frozenset({"p1"})),

@@ -69,6 +69,11 @@ def document_id(type: str, id: str) -> str:
     return f"{type}/{id}"
 
 
+def record_name(patient: str, type: str) -> str:
+    """Return the name of a patient's rows of one type: the member ``record`` of those of which this is the first patient."""
+    return f"{patient}/{type}"
+
+
 def encode_document(row: Row, entries: Iterable[Entry], stored: str, at: str) -> Document:
     """Return the document of a version that was stored at ``stored`` and whose place is ``at`` while it is current.
 
@@ -89,6 +94,8 @@ def encode_document(row: Row, entries: Iterable[Entry], stored: str, at: str) ->
         "interaction": row.interaction,
         "body": row.body,
     }
+    if row.patients:
+        document["record"] = record_name(row.patients[0], row.type)
     if len(row.patients) > 1:
         document["others"] = list(row.patients[1:])
     if row.labeled_elements or row.guarded_references:

@@ -22,9 +22,10 @@ from fhir_server.store.conditions import refers_to
 from fhir_server.store.mongodb import changes, commands
 from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb.documents import Document
+from fhir_server.store.mongodb.newest import NewestQuery, newest_query
 from fhir_server.store.mongodb.prefetch import names_in_history
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, Primary, patient_counter, record_id
-from fhir_server.store.mongodb.sorting import Place, after_place, row_order_keys, sorted_ids
+from fhir_server.store.mongodb.sorting import Place, row_order_keys, rows_after, sorted_ids, sorted_page
 from fhir_server.store.mongodb.steps import MongoSteps
 from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, access_paths, among, disjoint_counts, either
 from fhir_server.store.row_order import patient_number
@@ -168,14 +169,17 @@ class MongoSnapshot:
             found = await self._in_order(paths, visibility, place, limit + 1)
             more = Position((), found[limit - 1]["id"]) if len(found) > limit else None
             return Page(tuple(map(docs.decode_row, found[:limit])), more)
+        newest = newest_query(type, where, visibility, sort, limit + 1, after, place)
+        if newest is not None and (documents := await self._newest_page(newest)) is not None:
+            return sorted_page(documents, documents, limit, len(sort))
         narrow = await self._sorted_ids(type, where, visibility, sort, limit + 1, after, place)
         if not narrow:
             return Page((), None)
         ids = [values["_id"] for values in narrow[:limit]]
-        documents = {document["_id"]: document for document in await self._find_current({"_id": {"$in": ids}}, docs.ROW)}
-        rows = tuple([docs.decode_row(documents[id]) for id in ids])
-        last = tuple([docs.plain(narrow[limit - 1][f"k{n}"]) for n in range(len(sort))]) if len(narrow) > limit else ()
-        return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
+        return sorted_page(narrow, await self._find_current({"_id": {"$in": ids}}, docs.ROW), limit, len(sort))
+
+    async def _newest_page(self, query: NewestQuery) -> list[Document] | None:
+        return await query.documents(self._aggregate, self._connection.resources.name)
 
     async def _sorted_ids(
         self, type: str, where: Filter, visibility: Visibility, sort: tuple[SortKey, ...], limit: int, after: Position | None, place: Place
@@ -191,7 +195,7 @@ class MongoSnapshot:
         return found[0]["n"], found[0]["at"]
 
     async def _in_order(self, paths: tuple[AccessPath, ...], visibility: Visibility, place: Place, limit: int) -> list[Document]:
-        query = either(*[query for path in paths for query in _after_place(path, place, visibility)])
+        query = either(*[query for path in paths for query in rows_after(path, place, visibility)])
         if query == FALSE:
             return []
         return await self._find_current(query, docs.ROW, sort=row_order_keys(visibility), limit=limit)
@@ -381,18 +385,3 @@ def _is_admitted(visibility: Visibility, document: Document) -> bool | None:
                 return True
             admitted = None
     return admitted
-
-
-def _after_place(path: AccessPath, place: Place, visibility: Visibility) -> Iterable[Query]:
-    """Return queries for the rows of this path after this place.  Each reads one contiguous part of an index."""
-    if place[0] < 0:
-        return (path.query,)
-    if path.numbers is None or visibility.limited_to_patients:
-        return tuple([{"$and": [path.query, later]} for later in after_place(place, visibility)])
-    queries: list[Query] = []
-    later_numbers = [number for number in path.numbers if number > place[0]]
-    if later_numbers:
-        queries.append({"$and": [path.query, {"n": {"$in": later_numbers}}]})
-    if place[0] in path.numbers:
-        queries.append({"$and": [path.query, {"n": place[0], "at": {"$gt": place[1]}}]})
-    return queries

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo import ASCENDING, AsyncMongoClient, IndexModel, ReadPreference
+from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -22,7 +22,7 @@ from fhir_server.store.mongodb.documents import FIRST_PATIENT, Document
 from fhir_server.store.mongodb.failures import BUSY, operator_error, retried
 from fhir_server.store.mongodb.upgrades import STEPS
 
-SCHEMA: Final = 3  # a step of ``upgrades.STEPS`` leads to each
+SCHEMA: Final = 4  # a step of ``upgrades.STEPS`` leads to each
 OLDEST: Final = (6, 0)
 
 # documents of the collection ``counters``
@@ -52,6 +52,13 @@ _OF_TIME: Final = (
     _index("change_of_patient", "interaction", "patients", "type", "class", "updated", "id", "version", "release"),
 )
 
+# The rows of a patient by class and date, the latest first, for :mod:`~fhir_server.store.mongodb.newest`.  It begins with a member
+# that no other index has, too.
+_OF_NEWEST: Final = IndexModel(
+    [("record", ASCENDING), ("dat.p", ASCENDING), ("class", ASCENDING), ("dat.hi", DESCENDING), ("at", ASCENDING), ("release", ASCENDING)],
+    name="newest_of_patient",
+)
+
 # Each index ends in the order of rows, so that the rows with one value are contiguous and in order.  MongoDB allows only one
 # array per index, so "belongs to this patient" uses the number of the first patient, which is a plain member.  Class and
 # release follow, so that the documents of hidden rows are not fetched.  The number is a hash, so a count also needs the first
@@ -69,6 +76,7 @@ INDEXES: Final[dict[str, tuple[IndexModel, ...]]] = {
         _index("string", "type", "str.p", "str.v"),
         _index("string_exact", "type", "str.p", "str.e"),
         _index("date_of_patient_value", "n", "type", "dat.p", "dat.hi", "class", "release"),
+        _OF_NEWEST,
         _index("date", "type", "dat.p", "dat.hi"),
         _index("date_lo", "type", "dat.p", "dat.lo"),
         _index("number", "type", "num.p", "num.v"),

@@ -17,9 +17,9 @@ from fhir_server.search import match
 from fhir_server.search.filters import Filter
 from fhir_server.search.rows import Position, SortKey, SortStep
 from fhir_server.search.visibility import Visibility
-from fhir_server.store import conditions
-from fhir_server.store.mongodb.documents import ARRAYS, Document, plain
-from fhir_server.store.mongodb.translate import FALSE, Query, covers, found_through
+from fhir_server.store import Page, conditions
+from fhir_server.store.mongodb.documents import ARRAYS, Document, decode_row, plain
+from fhir_server.store.mongodb.translate import FALSE, AccessPath, Query, covers, found_through
 
 Pipeline = list[dict[str, Any]]
 Place = tuple[int, str]
@@ -55,24 +55,22 @@ def sorted_ids(
         ]
     else:
         pipeline = _merge_clauses(type, where, visibility, sort, collection)
+    return [*pipeline, *in_order(sort, visibility, limit, after, place), {"$project": {f"k{n}": 1 for n in range(len(sort))}}]
+
+
+def in_order(sort: tuple[SortKey, ...], visibility: Visibility, limit: int, after: Position | None, place: Place) -> Pipeline:
+    """Return the stages that sort documents with :func:`sort_value` and :data:`ORDER`, and leave the first ones after the position."""
     ranks = {f"m{n}": {"$eq": [f"$k{n}", None]} for n in range(len(sort))}  # rows without a value come last, ascending or descending
-    pipeline.append({"$set": ranks})
-    if after is not None:
-        pipeline.append({"$match": _after_position(sort, after, after_place(place, visibility))})
+    later = [] if after is None else [{"$match": _after_position(sort, after, after_place(place, visibility))}]
     sorting: dict[str, Any] = {}
     for n, key in enumerate(sort):
         sorting |= {f"m{n}": 1, f"k{n}": -1 if key.descending else 1}
-    return [
-        *pipeline,
-        {"$sort": sorting | row_order_keys(visibility)},
-        {"$limit": limit},
-        {"$project": {f"k{n}": 1 for n in range(len(sort))}},
-    ]
+    return [{"$set": ranks}, *later, {"$sort": sorting | row_order_keys(visibility)}, {"$limit": limit}]
 
 
 def _values(sort: tuple[SortKey, ...], classes: frozenset[int], collection: str) -> Pipeline:
     """Return the stages that leave ``{_id, n, at, k0, k1, ...}`` of each row, by entries of these classes."""
-    plain = {"n": 1, "at": 1, **{f"k{n}": _value(key, classes) for n, key in enumerate(sort) if not key.steps}}
+    plain = {"n": 1, "at": 1, **{f"k{n}": sort_value(key, classes) for n, key in enumerate(sort) if not key.steps}}
     chained = [_chained_value(f"k{n}", key, classes, collection) for n, key in enumerate(sort) if key.steps]
     if not chained:
         return [{"$project": plain}]
@@ -80,7 +78,8 @@ def _values(sort: tuple[SortKey, ...], classes: frozenset[int], collection: str)
     return [{"$project": {**plain, "ref": 1}}, *[stage for stages in chained for stage in stages], {"$project": found}]
 
 
-def _value(key: SortKey, classes: frozenset[int]) -> Any:
+def sort_value(key: SortKey, classes: frozenset[int]) -> Any:
+    """Return the expression for a row's sort value: the best of its entries of these classes, or null."""
     if key.param == "_id":
         return "$id"
     member = ("hi" if key.by_greatest else "lo") if key.kind == "date" else "v"
@@ -160,6 +159,14 @@ def merged(
     return [{"_id": id, **{f"k{n}": value for n, value in enumerate(values)}} for id, (values, _) in listed[:limit]]
 
 
+def sorted_page(narrow: list[Document], found: list[Document], limit: int, keys: int) -> Page:
+    """Return the page of at most ``limit`` rows in the order of ``narrow``, which has their sort values; ``found``: their documents."""
+    documents = {document["_id"]: document for document in found}
+    rows = tuple([decode_row(documents[values["_id"]]) for values in narrow[:limit]])
+    last = tuple([plain(narrow[limit - 1][f"k{n}"]) for n in range(keys)]) if len(narrow) > limit else ()
+    return Page(rows, Position(last, rows[-1].id) if len(narrow) > limit else None)
+
+
 def _better(key: SortKey, one: Any, other: Any) -> Any:
     if one is None or other is None:
         return other if one is None else one
@@ -190,3 +197,18 @@ def after_place(place: Place, visibility: Visibility) -> tuple[Query, ...]:
     if visibility.limited_to_patients:
         return ({"at": {"$gt": at}},)
     return {"n": {"$gt": number}}, {"n": number, "at": {"$gt": at}}
+
+
+def rows_after(path: AccessPath, place: Place, visibility: Visibility) -> Iterable[Query]:
+    """Return queries for the rows of this path after this place.  Each reads one contiguous part of an index."""
+    if place[0] < 0:
+        return (path.query,)
+    if path.numbers is None or visibility.limited_to_patients:
+        return tuple([{"$and": [path.query, later]} for later in after_place(place, visibility)])
+    queries: list[Query] = []
+    later_numbers = [number for number in path.numbers if number > place[0]]
+    if later_numbers:
+        queries.append({"$and": [path.query, {"n": {"$in": later_numbers}}]})
+    if place[0] in path.numbers:
+        queries.append({"$and": [path.query, {"n": place[0], "at": {"$gt": place[1]}}]})
+    return queries

@@ -25,6 +25,7 @@ from fhir_server.store.mongodb import documents as docs
 from fhir_server.store.mongodb import logs, purging, records, relations
 from fhir_server.store.mongodb.flushed_reads import FlushedReads
 from fhir_server.store.mongodb.locks import SLOTS, claim, lock
+from fhir_server.store.mongodb.newest import NewestQuery
 from fhir_server.store.mongodb.prefetch import RowCache, StoredResource
 from fhir_server.store.mongodb.reader import epoch_from_counters
 from fhir_server.store.mongodb.schema import CLASSES, SECURITY, Connection, patient_counter
@@ -135,6 +136,9 @@ class MongoTransaction(FlushedReads):
             return await super()._sorted_ids(type, where, visibility, sort, limit, after, place)
         found = [document for part in parts for document in await self._aggregate(part)]
         return merged(found, visibility, sort, limit, after, place)
+
+    async def _newest_page(self, query: NewestQuery) -> list[docs.Document] | None:
+        return None  # MongoDB's transactions have neither $unionWith nor $lookup in a sharded collection
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
         if patient not in self._epochs:

@@ -30,7 +30,7 @@ from fhir_server.search.filters import (
 from fhir_server.search.predicates import KIND
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
-from fhir_server.store.conditions import after_prefix, conjuncts
+from fhir_server.store.conditions import after_prefix
 from fhir_server.store.mongodb.documents import ARRAYS, FIRST_PATIENT, document_id
 from fhir_server.store.row_order import patient_number
 
@@ -116,8 +116,12 @@ def disjoint_counts(type: str, where: Filter, visibility: Visibility) -> tuple[Q
 
 def _of_clause(type: str, where: Filter, clause: VisibilityClause, now: int) -> tuple[AccessPath, ...]:
     wanted = both(covers(type, clause, now), condition(type, where, clause.classes))
-    owners = [part.patients for part in (*conjuncts(where), *conjuncts(clause.where)) if isinstance(part, OfPatient)]
-    return _paths(wanted, min([*owners, *_patients(clause)], key=len, default=None))
+    return _paths(wanted, owners(where, clause))
+
+
+def owners(where: Filter, clause: VisibilityClause) -> frozenset[str] | None:
+    """Return few patients, to one of whom each row belongs that meets ``where`` and that the clause admits; None: to any."""
+    return conditions.narrowest_patients(conditions.needed_conditions(where, clause), clause)[1]
 
 
 def _of_both(type: str, where: Filter, clause: VisibilityClause, other: VisibilityClause, now: int) -> tuple[AccessPath, ...]:

@@ -80,7 +80,13 @@ async def _keep_purged_beginnings(database: AsyncDatabase[_Document]) -> None:
             await database["purged"].bulk_write(changes.replacement(document["_id"], kept))
 
 
+async def _name_records(database: AsyncDatabase[_Document]) -> None:
+    """Schema 4: a row's ``record`` names its first patient and its type."""
+    named = {"$set": {"record": {"$concat": [{"$first": "$patients"}, "/", "$type"]}}}
+    await database["resources"].update_many({"record": {"$exists": False}, docs.FIRST_PATIENT: {"$exists": True}}, [named])
+
+
 STEPS: Final[dict[int, Callable[[AsyncDatabase[_Document]], Awaitable[None]]]] = {
-    2: _summarize_histories, 3: _keep_purged_beginnings,
+    2: _summarize_histories, 3: _keep_purged_beginnings, 4: _name_records,
 }  # fmt: skip
 """By schema: what turns a database of the schema before it into one of this schema."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 
 from fhir_server.search.visibility import VisibilityClause
+from fhir_server.store import conditions
 from fhir_server.store.sqlite import planner
 from fhir_server.store.sqlite.ranges import AccessPath
 from fhir_server.store.sqlite.translate import FALSE, TRUE, Sql, both, class_admitted, of_row, parameter_number
@@ -37,7 +38,7 @@ def few_or_newest(query: SortedQuery, paths: tuple[AccessPath, ...], clauses: Se
     """
     key = query.sort[0]
     number = parameter_number(query.translator.type, key.param, key.kind, query.translator.names)
-    patients = [planner.narrowest_patients(planner.needed_conditions(query.where, clause))[1] for clause in clauses]
+    patients = [conditions.narrowest_patients(conditions.needed_conditions(query.where, clause), clause)[1] for clause in clauses]
     if number is None or not paths or None in patients:
         return paths
     few = _first(query, paths)

@@ -24,7 +24,6 @@ from fhir_server.search.filters import (
     Has,
     IdIs,
     NearTo,
-    OfPatient,
     QuantityIs,
     RefersTo,
     TextIs,
@@ -33,7 +32,7 @@ from fhir_server.search.filters import (
 from fhir_server.search.predicates import KIND
 from fhir_server.search.visibility import Visibility, VisibilityClause
 from fhir_server.store import conditions
-from fhir_server.store.conditions import after_prefix, conjuncts
+from fhir_server.store.conditions import after_prefix
 from fhir_server.store.sqlite.interning import AdmittedBands
 from fhir_server.store.sqlite.ranges import AccessPath, RidRanges, path_by_rows, ranges_after
 from fhir_server.store.sqlite.rows import TABLES, VALUE_BY_BAND
@@ -143,7 +142,7 @@ class _Planner:
         bands = self.translator.admitted_bands(clause)
         if not bands.both:
             return
-        needed = needed_conditions(self.where, clause)
+        needed = conditions.needed_conditions(self.where, clause)
         wanted = [self.translator.condition(part, clause.classes) for part in needed]
         if FALSE in wanted:
             return
@@ -157,7 +156,7 @@ class _Planner:
             if isinstance(part, IdIs):
                 yield self._path_by_ids(part, except_for(index))
                 return
-        owner, patients = narrowest_patients(needed)
+        owner, patients = conditions.narrowest_patients(needed, clause)
         if patients is None:
             yield from self._paths_in(ranges_after(self.floor, bands.both), needed, clause, owner, except_for, is_all=bands.is_all)
             return
@@ -222,7 +221,7 @@ class _Planner:
         if not is_storewide:
             options = [(index, option) for index, option in options if _is_in_row_order(option)]
             # Nearly every row of a patient refers to that patient: use that only if there is nothing else to start from.
-            options = [(index, option) for index, option in options if not _repeats_owner(needed, index)] or options
+            options = [(index, option) for index, option in options if not _repeats_owner(needed, index, clause)] or options
         if not options:
             return None
         finds_all = self.extent is _Extent.ALL
@@ -270,12 +269,6 @@ class _Planner:
         return _Driver(table, index, key, in_row_order, kind in VALUE_BY_BAND)
 
 
-def needed_conditions(where: Filter, clause: VisibilityClause) -> list[Filter]:
-    """Return the conditions of a search and of a clause that must all hold."""
-    patients = () if clause.patients is None else (OfPatient(clause.patients),)
-    return [*conjuncts(where), *conjuncts(clause.where), *patients]
-
-
 def single_rids(clause: VisibilityClause, numbers: array[int], bands: AdmittedBands, now: int, reader: RowReader) -> set[int]:
     """Return the rows of these patients that the ranges of their rids and the open bands do not include.
 
@@ -304,15 +297,9 @@ def _path_by_entries(driver: _Driver, ranges: RidRanges, wanted: Sql, is_broad: 
     return AccessPath("x", front, body, (*front_args, *args), is_distinct=False, is_broad=is_broad, patient=ranges.patient)
 
 
-def narrowest_patients(needed: Sequence[Filter]) -> tuple[int, frozenset[str] | None]:
-    """Return the index of the OfPatient condition with the fewest patients, and those; (-1, None) without such a condition."""
-    owners = [(index, part.patients) for index, part in enumerate(needed) if isinstance(part, OfPatient)]
-    return min(owners, key=lambda owner: len(owner[1])) if owners else (-1, None)
-
-
-def _repeats_owner(needed: Sequence[Filter], index: int) -> bool:
+def _repeats_owner(needed: Sequence[Filter], index: int, clause: VisibilityClause) -> bool:
     """Return whether the condition at this index requires rows of some patients to refer to just those patients."""
-    part, (_, owners) = needed[index], narrowest_patients(needed)
+    part, (_, owners) = needed[index], conditions.narrowest_patients(needed, clause)
     if owners is None or not isinstance(part, Has) or not isinstance(part.predicate, RefersTo):
         return False
     return part.predicate.targets <= {f"Patient/{owner}" for owner in owners}
