@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter
 
 
@@ -25,8 +27,7 @@ class VisibilityClause:
     where: Filter = EVERYTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Visibility:
+class Visibility(msgspec.Struct, frozen=True):
     """All that a caller may see of one resource type at the instant ``now`` (microseconds): the union of ``clauses``."""
 
     clauses: tuple[VisibilityClause, ...] = ()

@@ -31,6 +31,7 @@ from fhir_server.store.version_history import VersionStamp
 T = TypeVar("T")
 THREADS: Final = 2  # reads that take long run at the same time, at most: more would wait for Python's global lock
 _INLINE: Final = 0.005  # seconds that a read may take on the calling thread
+_FEW: Final = 4  # rows that are looked up by their ids as one is read: without a limit of time
 _ATTEMPTS: Final = 3  # on the calling thread, of a read that did little in its time because other threads had the global lock
 
 
@@ -151,10 +152,16 @@ class ReadingSnapshot(SqliteSnapshot):
         return await self._answer(super().entries_of, type, where, visibility, params, limit)
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
-        return await self._answer(super().visible, tuple(targets), visibilities)
+        targets = tuple(targets)
+        if len(targets) <= _FEW:
+            return await super().visible(targets, visibilities)
+        return await self._answer(super().visible, targets, visibilities)
 
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
-        return await self._answer(super().deleted_unfiltered, tuple(targets))
+        targets = tuple(targets)
+        if len(targets) <= _FEW:
+            return await super().deleted_unfiltered(targets)
+        return await self._answer(super().deleted_unfiltered, targets)
 
     async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
         return await self._answer(super().versions, type, id, visibility, numbers)
