@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from fhir_server.search.filters import EVERYTHING, AllOf, Filter
 
 
@@ -27,7 +25,8 @@ class VisibilityClause:
     where: Filter = EVERYTHING
 
 
-class Visibility(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Visibility:
     """All that a caller may see of one resource type at the instant ``now`` (microseconds): the union of ``clauses``."""
 
     clauses: tuple[VisibilityClause, ...] = ()

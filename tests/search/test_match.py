@@ -124,7 +124,7 @@ def test_adding_a_class_never_hides_rows(
 
 @given(rows, filters, visibilities, clauses)
 def test_adding_a_clause_never_hides_rows(row: SearchableRow, where: Filter, visibility: Visibility, more: VisibilityClause) -> None:
-    wider = msgspec.structs.replace(visibility, clauses=(*visibility.clauses, more))
+    wider = replace(visibility, clauses=(*visibility.clauses, more))
     assert not is_visible(visibility, row) or is_visible(wider, row)
     assert not matches_visible(visibility, row, where) or matches_visible(wider, row, where)
 
