@@ -310,22 +310,19 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _TYPE, _IN_COMPARTMENT = "/type", "/compartment"  # which no segment of a path is
 _VARYING = {"{type}": _TYPE, "{compartment}": _IN_COMPARTMENT}
 # By what distinguishes their paths, and then by the first segment; the routes of a named type come before those of any type.
-_BY_KEY: dict[tuple[str, ...], dict[str, list[Route]]] = {}
+_BY_KEY: dict[tuple[tuple[str, ...], str], list[Route]] = {}
 for _route in ROUTES:
     _first = _route.shape[0] if _route.shape else ""
-    _BY_KEY.setdefault(_route_key(_route.shape), {}).setdefault(_VARYING.get(_first, _first), []).append(_route)
+    _BY_KEY.setdefault((_route_key(_route.shape), _VARYING.get(_first, _first)), []).append(_route)
 
 
 def _routes_of(path: tuple[str, ...]) -> list[Route]:
-    by_first = _BY_KEY.get(_route_key(path))
-    if by_first is None:
-        return []
-    first = path[0] if path else ""
-    routes = by_first.get(first, [])
-    if _TYPE in by_first and first in catalog():
-        routes = routes + by_first[_TYPE] if routes else by_first[_TYPE]
-    if _IN_COMPARTMENT in by_first and _is_compartment(path):
-        routes = routes + by_first[_IN_COMPARTMENT]
+    key, first = _route_key(path), path[0] if path else ""
+    routes = _BY_KEY.get((key, first), [])
+    if first in catalog() and (of_any_type := _BY_KEY.get((key, _TYPE))):
+        routes = routes + of_any_type if routes else of_any_type
+    if len(path) > 2 and (in_compartment := _BY_KEY.get((key, _IN_COMPARTMENT))) and _is_compartment(path):
+        routes = routes + in_compartment
     return routes
 
 
