@@ -116,7 +116,7 @@ def _is_search(request: Request) -> bool:
 
 
 def _is_operation(request: Request) -> bool:
-    return "$" in [step[0] for step in request.path]
+    return "$" in [step[:1] for step in request.path]
 
 
 def agents_of(permissions: Permissions | None, address: str, policy: str) -> Agents:

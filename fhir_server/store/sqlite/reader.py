@@ -122,7 +122,7 @@ class SqliteSnapshot:
         except apsw.InterruptError:
             raise self._interrupted(spending) from None
         finally:
-            self._deadline = inf
+            self._deadline = self._ends = inf
 
     def _fetch_inline(self, cursor: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """All rows.  Looks at the clock after each one, because each waits for Python's global lock if other threads work."""
@@ -257,7 +257,7 @@ class SqliteSnapshot:
         except apsw.InterruptError:
             raise self._interrupted(spending) from None
         finally:
-            self._deadline = inf
+            self._deadline = self._ends = inf
         return tuple(rows)
 
     async def _resolved(self, type: str, where: Filter) -> Filter:
