@@ -126,11 +126,19 @@ class FhirApi:
             await document(Request("GET", path, (), {}, b"", self._clock()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        line = self._turns.line(self._clients.get(_authorization(scope)) or (scope.get("client") or ("",))[0])
+        headers, path = header_fields(scope["headers"]), _segments(scope)
+        line = self._turns.line(self._clients.get(headers.get("authorization", "")) or (scope.get("client") or ("",))[0])
         spending = Budget(self._limits.budget, line.go_on, held=line.held)
         try:
-            response = await self._respond(scope, receive, line, spending)
-            await self._send(response, scope, send, line)
+            if scope["method"] == "OPTIONS":
+                response = self._options(path)
+            else:
+                request = Request(scope["method"], path, (), headers, b"", self._clock(), _address(scope), request_id.get())
+                response = await self._respond(request, scope, receive, line, spending)
+            accepted = headers.get("accept-encoding", "")
+            gzip = self._gzip if accepted and accepts_gzip(accepted) else None
+            is_document = path in self._documents and scope["method"] != "OPTIONS"
+            await send_response(response, send, line, is_head=scope["method"] == "HEAD", gzip=gzip, is_document=is_document)
         finally:
             size = spending.size
             spending.release()
@@ -160,25 +168,15 @@ class FhirApi:
         response = await self._record(request, audit, response, line)
         return Response(response.status, b"".join((response.body, *response.parts)), response.headers)
 
-    async def _send(self, response: Response, scope: Scope, send: Send, line: Line) -> None:
-        accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
-        gzip = self._gzip if accepted and accepts_gzip(accepted.decode("latin-1")) else None
-        is_document = scope["method"] != "OPTIONS" and _segments(scope) in self._documents
-        await send_response(response, send, line, is_head=scope["method"] == "HEAD", gzip=gzip, is_document=is_document)
-
-    async def _respond(self, scope: Scope, receive: Receive, line: Line, spending: Budget) -> Response:
-        """Handle a request and record it.  Errors become OperationOutcomes."""
-        if scope["method"] == "OPTIONS":
-            return self._options(_segments(scope))
-        request = None
+    async def _respond(self, request: Request, scope: Scope, receive: Receive, line: Line, spending: Budget) -> Response:
+        """Handle a request, of which the head is known, and record it.  Errors become OperationOutcomes."""
         audit = AuditContext(store_lines=self._audit_log.flush)
         try:
-            request = self._head(scope)
             if not self._memory.may_begin(line.held):
                 await self._memory.begin(line.held)
                 request.now = self._clock()
             audit.with_write = self._audit_log.with_write(request, audit)
-            work = self._handle(request, scope["query_string"], receive, audit, _sent_path(scope))
+            work = self._handle(request, scope, receive, audit)
             response = await self._in_turn(work, line, spending)
             if response.stream is not None:
                 response.stream = self._in_turns(response.stream, line)
@@ -193,16 +191,15 @@ class FhirApi:
             response = Response(500, fault.outcome(), _error_headers(fault))
             headers = response.headers
         if audit.permissions is not None:
-            self._clients.put(_authorization(scope), _client_of(audit.permissions))
-            await self._use.note(audit.permissions.principal.session, self._clock())
+            self._clients.put(request.headers.get("authorization", ""), _client_of(audit.permissions))
+            if session := audit.permissions.principal.session:
+                await self._use.note(session, self._clock())
         answer = Response(response.status, response.body, headers, response.stream, response.parts)
-        return answer if request is None else await self._record(request, audit, answer, line)
+        return await self._record(request, audit, answer, line)
 
-    async def _error(self, problem: Problem, request: Request | None, scope: Scope | None = None) -> Response:
+    async def _error(self, problem: Problem, request: Request, scope: Scope | None = None) -> Response:
         """The OperationOutcome of a problem, in the format that the client prefers."""
         response = Response(problem.status, problem.outcome(), _error_headers(problem))
-        if request is None:
-            return response
         if not request.query and scope is not None:  # refused before it was read
             with suppress(Problem):
                 request.query = parse_query(scope["query_string"])
@@ -276,23 +273,16 @@ class FhirApi:
         own = ((b"allow", taken.encode() or b"OPTIONS"), (b"access-control-allow-methods", allowed))
         return Response(204, headers=(*_PREFLIGHT, *own, *patches))
 
-    def _head(self, scope: Scope) -> Request:
-        """The request without its body and its query."""
-        headers = header_fields(scope["headers"])
-        segments = _segments(scope)
-        address = str(scope["client"][0]) if scope.get("client") else ""
-        return Request(scope["method"], segments, (), headers, b"", self._clock(), address, request_id.get())
-
-    async def _handle(self, request: Request, query: bytes, receive: Receive, audit: AuditContext, sent_path: str) -> Response:
+    async def _handle(self, request: Request, scope: Scope, receive: Receive, audit: AuditContext) -> Response:
         document = self._documents.get(request.path)
         if document is not None and request.method not in ("GET", "HEAD"):
             raise unsupported(request, _OF_DOCUMENT)
         if "dpop" in request.headers and document is None:
-            request.proven = await self._proven(request, sent_path)
+            request.proven = await self._proven(request, _sent_path(scope))
         is_bundle = not request.path and request.method not in ("GET", "HEAD")
         route = BUNDLE if is_bundle or document is not None else match_route(request)
         try:
-            request.query = parse_query(query)
+            request.query = parse_query(scope["query_string"])
         except Problem:
             if document is None:
                 await self._service.authenticate(request, audit)
@@ -358,8 +348,10 @@ def _may_be_answered_later(request: Request, route: Route) -> bool:
 
 def _with_common(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
     """The headers of a response, and those of all responses that it does not have itself."""
-    own = {name for name, _ in headers} & {b"cache-control"}
-    return (*headers, *(pair for pair in _COMMON if pair[0] not in own)) if own else (*headers, *_COMMON)
+    for name, _ in headers:
+        if name == _COMMON[0][0]:  # the only one that some responses have themselves
+            return (*headers, *_COMMON[1:])
+    return (*headers, *_COMMON)
 
 
 def _error_headers(problem: Problem) -> tuple[tuple[bytes, bytes], ...]:
@@ -379,8 +371,8 @@ def _sent_path(scope: Scope) -> str:
     return raw.decode("latin-1").partition("?")[0]
 
 
-def _authorization(scope: Scope) -> bytes:
-    return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+def _address(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else ""
 
 
 def _client_of(permissions: Permissions) -> str:

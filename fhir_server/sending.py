@@ -29,10 +29,10 @@ async def send_response(response: Response, send: Send, line: Line, *, is_head: 
         await send({"type": "http.response.body", "body": b""})
         return
     size = len(response.body) + sum(map(len, response.parts))
-    coder = gzip if _gains(response, size) else None
+    coder = gzip if gzip is not None and _gains(response, size) else None
     headers = [*response.headers, *(((b"content-encoding", b"gzip"),) if coder else ())]
     if response.stream is None and (size <= _PART or is_document):
-        body = b"".join((response.body, *response.parts))
+        body = b"".join((response.body, *response.parts)) if response.parts else response.body
         if coder:
             body = await coder.whole(body, keep=is_document)
         headers.append((b"content-length", b"%d" % len(body)))

@@ -145,11 +145,11 @@ class KnownClients:
         self._size = size
         self._names: dict[int, str] = {}
 
-    def get(self, authorization: bytes) -> str | None:
+    def get(self, authorization: str) -> str | None:
         """The name of the client or person; None if the header is not known."""
         return self._names.get(hash(authorization))
 
-    def put(self, authorization: bytes, name: str) -> None:
+    def put(self, authorization: str, name: str) -> None:
         """Note whose token this header has."""
         key = hash(authorization)
         if key not in self._names:

@@ -84,12 +84,12 @@ class Permissions:
         for cache in ("_clauses", "_admitted", "_conditions", "_scopes"):
             object.__setattr__(self, cache, {})
 
-    @property
+    @functools.cached_property
     def sees_everything(self) -> bool:
         """Whether nothing is hidden from this caller, so that stored versions are the caller's versions."""
         return self._is_institution_feed
 
-    @property
+    @functools.cached_property
     def may_write_labels(self) -> bool:
         """Whether the caller may choose ids, and send security labels, tags and source."""
         return self._is_institution_feed

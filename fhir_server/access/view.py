@@ -229,7 +229,8 @@ class View:
         """Those of these ``Type/id`` that are visible."""
         targets = frozenset(targets)
         for type in types_seen_through():
-            if ids := frozenset(target.partition("/")[2] for target in targets if target.startswith(type + "/")):
+            start = type + "/"
+            if ids := frozenset([target.partition("/")[2] for target in targets if target.startswith(start)]):
                 await self._look_up_referred(type, ids)
         return await self._snapshot.visible(targets, lambda type: self._visibility(type, "rs"))
 
@@ -303,6 +304,8 @@ class View:
         if self.permissions.sees_everything:
             return [VisibleVersion(row.type, row.id, row.version, row.updated, row.body, row.interaction, True) for row in rows]
         shown = await self._shown({target for row in rows for target in visible_parts.guards(row)})
+        if len(rows) == 1:
+            return [self._without_hidden_parts(rows[0], self.permissions.admitted_classes(rows[0].type), shown)]
         admitted = {type: self.permissions.admitted_classes(type) for type in {row.type for row in rows}}
         return await budget.each(lambda row: self._without_hidden_parts(row, admitted[row.type], shown), rows)
 
@@ -313,7 +316,9 @@ class View:
         """
         shown = await self.visible_targets(targets) if targets else frozenset[str]()
         hidden = targets - shown
-        deleted = await self._snapshot.deleted_unfiltered(hidden) if hidden else ()
+        if not hidden:
+            return shown
+        deleted = await self._snapshot.deleted_unfiltered(hidden)
         return shown | {target for target in deleted if await self._is_deletion_visible(*target.split("/"))}
 
     async def _is_deletion_visible(self, type: str, id: str) -> bool:

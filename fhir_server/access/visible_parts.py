@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from fhir_server import jsontext
 from fhir_server.access import version_numbers
 from fhir_server.search.filters import AllOf, Filter, IdIs
@@ -16,11 +14,12 @@ def paths_to_remove(row: Row, admitted: frozenset[int], shown: frozenset[str]) -
     return hidden + [reference.path for reference in row.guarded_references if reference.target not in shown and reference.path]
 
 
-def guards(row: Row) -> Iterator[str]:
+def guards(row: Row) -> list[str]:
     """The targets on which it depends what a caller sees of a row, and of its version numbers."""
-    yield from (reference.target for reference in row.guarded_references if reference.path)
+    found = [reference.target for reference in row.guarded_references if reference.path]
     if row.history is not None:
-        yield from version_numbers.guards(row.history)
+        found += version_numbers.guards(row.history)
+    return found
 
 
 def ids_in(where: Filter) -> frozenset[str] | None:

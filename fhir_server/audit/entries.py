@@ -8,14 +8,14 @@ The id of the request is an entity, by the profiles of IHE's Basic Audit Log Pat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from fhir_server.access.audit_projection import REQUEST_ID
 from fhir_server.audit.chain import Purged
-from fhir_server.audit.request_events import audit_event
+from fhir_server.audit.request_events import agents_of, audit_event, patients_named
 from fhir_server.audit.security_events import security_event
 from fhir_server.clock import parsed_instant
 from fhir_server.interactions.messages import AuditContext, Request
@@ -36,6 +36,7 @@ class _Recorded(msgspec.Struct):
 
 
 _recorded = msgspec.json.Decoder(_Recorded).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def request_entry(request: Request, context: AuditContext, status: int, policy: str, entries: Sequence[dict[str, Any]]) -> LogEntry:
@@ -43,14 +44,17 @@ def request_entry(request: Request, context: AuditContext, status: int, policy: 
 
     ``entries``: the entities of a Bundle's entries (:func:`~fhir_server.audit.request_events.bundle_entry`)
     """
-    event = _of_request(audit_event(request, context, status, policy, entries), request.id)
-    if not context.shown or len(context.shown) > _MOST_ROWS:
-        return _entry({"event": event})
-    shown: dict[str, dict[str, None]] = {}
-    for patients, type, id in context.shown:
-        for patient in patients:
-            shown.setdefault(patient, {})[f"{type}/{id}"] = None
-    return _entry({"event": event, "shown": {patient: list(rows) for patient, rows in shown.items()}})
+    agents = agents_of(context.permissions, request.address, policy)
+    event = _of_request(audit_event(request, context, status, agents, entries), request.id)
+    members: dict[str, Any] = {"event": event}
+    if context.shown and len(context.shown) <= _MOST_ROWS:
+        shown: dict[str, dict[str, None]] = {}
+        for patients, type, id in context.shown:
+            for patient in patients:
+                shown.setdefault(patient, {})[f"{type}/{id}"] = None
+        members["shown"] = {patient: list(rows) for patient, rows in shown.items()}
+    named = (*agents.patients, *patients_named(event.get("entity", ()), "what"))
+    return LogEntry(_encode(members), _keys_of(named, agents.asked))
 
 
 def security_entry(event: SecurityEvent, at: int, policy: str, request_id: str = "") -> LogEntry:
@@ -75,22 +79,21 @@ def _of_request(event: dict[str, Any], id: str) -> dict[str, Any]:
 
 
 def _entry(members: Mapping[str, Any]) -> LogEntry:
-    return LogEntry(msgspec.json.encode(members), keys(members))
+    return LogEntry(_encode(members), keys(members))
 
 
 def keys(members: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys of an entry or line: each patient that its AuditEvent names, alone and with the user that asked; whether it purges."""
     event = members["event"]
-    patients: dict[str, None] = {}
-    for member, of in (("who", event["agent"]), ("what", event.get("entity", ()))):
-        for one in of:
-            named = one[member].get("reference", "") if member in one else ""
-            if named.startswith("Patient/"):
-                patients[named] = None
+    agents = event["agent"]
+    patients = (*patients_named(agents, "who"), *patients_named(event.get("entity", ()), "what"))
     if not patients:
         return (PURGES,) if "purged" in members else ()
-    user = f"user/{event['agent'][0].get('altId', '')}/"
-    return tuple([key for patient in patients for key in (patient, user + patient)])
+    return _keys_of(patients, agents[0].get("altId", ""))
+
+
+def _keys_of(patients: Iterable[str], asked: str) -> tuple[str, ...]:
+    return tuple([key for patient in dict.fromkeys(patients) for key in (patient, f"user/{asked}/{patient}")])
 
 
 def recorded_at(text: bytes) -> int | None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from fhir_server.access.permissions import Permissions
 from fhir_server.clock import instant_text
@@ -47,8 +49,16 @@ _IP_ADDRESS: Final = "2"
 _SECRET_PARAMETERS: Final = frozenset({"access_token", "refresh_token", "id_token", "client_secret", "code_verifier", "password"})
 
 
-def audit_event(request: Request, context: AuditContext, status: int, policy: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The AuditEvent of a request answered with an HTTP ``status`` under the policy with this digest.
+class Agents(NamedTuple):
+    """The agents of an AuditEvent as JSON, the references to patients among them, and the name of who asked ("": nobody that is known)."""
+
+    text: msgspec.Raw
+    patients: tuple[str, ...]
+    asked: str
+
+
+def audit_event(request: Request, context: AuditContext, status: int, agents: Agents, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The AuditEvent of a request answered with an HTTP ``status``.
 
     ``entries``: the entities of a Bundle's entries (:func:`bundle_entry`)
     """
@@ -61,7 +71,7 @@ def audit_event(request: Request, context: AuditContext, status: int, policy: st
         "recorded": instant_text(request.now),
         "outcome": "0" if status < 400 else "4" if status < 500 else "8",
         "outcomeDesc": str(status),
-        "agent": _agents(context.permissions, request.address, policy),
+        "agent": agents.text,
         "source": {"observer": {"display": "fhir-server"}},
     }
     if context.labels is not None:
@@ -80,7 +90,9 @@ def audit_event(request: Request, context: AuditContext, status: int, policy: st
     if context.shown:
         patients = dict.fromkeys([patient for patients, _, _ in context.shown for patient in patients])
         entities += [{"what": {"reference": f"Patient/{patient}"}, "role": PATIENT_ROLE} for patient in patients]
-    return {**event, "entity": entities} if entities else event
+    if entities:
+        event["entity"] = entities
+    return event
 
 
 def _created(type: str, context: AuditContext) -> list[str]:
@@ -104,13 +116,14 @@ def _is_search(request: Request) -> bool:
 
 
 def _is_operation(request: Request) -> bool:
-    return any(step.startswith("$") for step in request.path)
+    return "$" in [step[:1] for step in request.path]
 
 
-def _agents(permissions: Permissions | None, address: str, policy: str) -> list[dict[str, Any]]:
+def agents_of(permissions: Permissions | None, address: str, policy: str) -> Agents:
+    """Who sent a request from this address, under the policy with this digest."""
     if permissions is None:
         network = {"network": {"address": address, "type": _IP_ADDRESS}} if address else {}
-        return [{"requestor": True, "who": {"display": "unidentified"}, **network}]
+        return _as_json([{"requestor": True, "who": {"display": "unidentified"}, **network}])
     principal = permissions.principal
     name = principal.person.name if principal.person else ""
     return _agents_of(
@@ -119,8 +132,7 @@ def _agents(permissions: Permissions | None, address: str, policy: str) -> list[
 
 
 @lru_cache(4096)  # the same for all requests with a token
-def _agents_of(username: str, name: str, fhir_user: str, client_id: str, patient: str, address: str, policy: str) -> list[dict[str, Any]]:
-    """The agents; do not change them."""
+def _agents_of(username: str, name: str, fhir_user: str, client_id: str, patient: str, address: str, policy: str) -> Agents:
     client = {"display": f"Client {client_id}"}
     first: dict[str, Any] = {"requestor": True, "altId": username or client_id, "who": client, "policy": [_POLICY + policy]}
     if address:
@@ -134,7 +146,16 @@ def _agents_of(username: str, name: str, fhir_user: str, client_id: str, patient
         agents.append({"requestor": False, "altId": client_id, "who": client, "type": _APPLICATION})
     if patient:
         agents.append({"requestor": False, "who": {"reference": f"Patient/{patient}"}})
-    return agents
+    return _as_json(agents)
+
+
+def _as_json(agents: list[dict[str, Any]]) -> Agents:
+    return Agents(msgspec.Raw(msgspec.json.encode(agents)), tuple(patients_named(agents, "who")), agents[0].get("altId", ""))
+
+
+def patients_named(parts: Iterable[dict[str, Any]], member: str) -> list[str]:
+    """The references to patients in this member, a Reference, of agents or entities."""
+    return [name for one in parts if member in one and (name := one[member].get("reference", "")).startswith("Patient/")]
 
 
 def _reference(name: str) -> dict[str, str]:

@@ -44,7 +44,7 @@ def format_of_errors(request: Request) -> bytes:
 
 
 def _accepted(request: Request) -> str:
-    if formats := ",".join(value for name, value in request.query if name == "_format"):
+    if request.query and (formats := ",".join([value for name, value in request.query if name == "_format"])):
         return formats
     if accept := request.headers.get("accept", ""):
         return accept

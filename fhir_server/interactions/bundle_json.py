@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring
 
 from fhir_server.access.etags import etag
 from fhir_server.access.visible_versions import VisibleVersion
@@ -27,7 +27,7 @@ def query_url(base: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:
 
 def string(value: str) -> bytes:
     """A JSON string."""
-    return json.dumps(value, ensure_ascii=False).encode()
+    return encode_basestring(value).encode()  # what json.dumps makes of it without ensure_ascii
 
 
 def searchset(entries: Iterable[Entry], *, links: Sequence[tuple[str, str]], total: int | None = None) -> list[bytes]:

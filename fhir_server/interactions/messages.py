@@ -56,13 +56,15 @@ class Request(msgspec.Struct):
 
     def preference(self, name: Literal["return", "handling"], default: str) -> str:
         """The value of a ``Prefer`` directive (RFC 7240; http://hl7.org/fhir/R4/http.html#ops)."""
-        directive = re.search(rf"(?:^|[,;\s]){name}=\"?([A-Za-z]+)", self.headers.get("prefer", ""))
+        if "prefer" not in self.headers:
+            return default
+        directive = re.search(rf"(?:^|[,;\s]){name}=\"?([A-Za-z]+)", self.headers["prefer"])
         return directive.group(1) if directive else default
 
     @property
     def prefers_async(self) -> bool:
         """Whether the request has the preference to be answered later (RFC 7240 4.1)."""
-        return _ASYNC.search(self.headers.get("prefer", "")) is not None
+        return "prefer" in self.headers and _ASYNC.search(self.headers["prefer"]) is not None
 
     def form(self) -> tuple[tuple[str, str], ...]:
         """Parse the body as form fields.  Raises Problem ``media_type`` or ``invalid``."""

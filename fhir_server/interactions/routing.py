@@ -317,21 +317,28 @@ def _route_key(path: tuple[str, ...]) -> tuple[str, ...]:
     return tuple([segment if segment[0] in "_$" else "" for segment in path])
 
 
-def _matches(shape: tuple[str, ...], path: tuple[str, ...]) -> bool:
-    """Whether the types in a path are such as the route has."""
-    if shape[:1] == ("{compartment}",):
-        return path[0] in definitions.compartments() and (path[2] in catalog() or path[2] == search_several.ALL_TYPES)
-    return not shape or (path[0] in catalog() if shape[0] == "{type}" else path[0] == shape[0])
+def _is_compartment(path: tuple[str, ...]) -> bool:
+    return path[0] in definitions.compartments() and (path[2] in catalog() or path[2] == search_several.ALL_TYPES)
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_BY_KEY: dict[tuple[str, ...], list[Route]] = {}
+_TYPE, _IN_COMPARTMENT = "/type", "/compartment"  # which no segment of a path is
+_VARYING = {"{type}": _TYPE, "{compartment}": _IN_COMPARTMENT}
+# By what distinguishes their paths, and then by the first segment; the routes of a named type come before those of any type.
+_BY_KEY: dict[tuple[tuple[str, ...], str], list[Route]] = {}
 for _route in ROUTES:
-    _BY_KEY.setdefault(_route_key(_route.shape), []).append(_route)
+    _first = _route.shape[0] if _route.shape else ""
+    _BY_KEY.setdefault((_route_key(_route.shape), _VARYING.get(_first, _first)), []).append(_route)
 
 
 def _routes_of(path: tuple[str, ...]) -> list[Route]:
-    return [route for route in _BY_KEY.get(_route_key(path), ()) if _matches(route.shape, path)]
+    key, first = _route_key(path), path[0] if path else ""
+    routes = _BY_KEY.get((key, first), [])
+    if first in catalog() and (of_any_type := _BY_KEY.get((key, _TYPE))):
+        routes = routes + of_any_type if routes else of_any_type
+    if len(path) > 2 and (in_compartment := _BY_KEY.get((key, _IN_COMPARTMENT))) and _is_compartment(path):
+        routes = routes + in_compartment
+    return routes
 
 
 def methods(path: tuple[str, ...]) -> str:
@@ -359,8 +366,10 @@ def match_route(request: Request, *, in_bundle: bool = False) -> Route:
     if not routes:
         raise Problem("not_found", "The server has no resource or operation at this URL.")
     method = "GET" if request.method == "HEAD" else request.method
-    route = next((route for route in routes if route.method == method and not (in_bundle and route.is_raw)), None)
-    if route is None:
+    for route in routes:
+        if route.method == method and not (in_bundle and route.is_raw):
+            break
+    else:
         raise unsupported(request)
     if "{id}" in route.shape and not ID.fullmatch(path[1]):
         if route.method in ("PUT", "DELETE"):

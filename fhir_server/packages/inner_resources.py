@@ -6,9 +6,17 @@ http://hl7.org/fhir/R4/references.html#contained, http://hl7.org/fhir/R4/bundle.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fhir_server.resources.validation_run import Place, ValidationRun
+
+_HOLDERS: Final = frozenset({"Bundle", "Parameters"})
+
+
+def claims_of(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The profiles that a resource claims for itself."""
+    claimed = value.get("meta", {}).get("profile", ())
+    return tuple([claim for claim in claimed if isinstance(claim, str)])
 
 
 class PlacedResource(NamedTuple):
@@ -26,8 +34,7 @@ class PlacedResource(NamedTuple):
     @property
     def claims(self) -> tuple[str, ...]:
         """The profiles that it claims."""
-        claimed = self.value.get("meta", {}).get("profile", ())
-        return tuple(claim for claim in claimed if isinstance(claim, str))
+        return claims_of(self.value)
 
     def run(self) -> ValidationRun:
         """A validation of it: in FHIRPath a contained resource has its container as %rootResource."""
@@ -43,6 +50,13 @@ def with_inner(value: Mapping[str, Any]) -> Iterator[PlacedResource]:
         outer = waiting.pop()
         yield outer
         waiting += reversed([*_inside(outer)])
+
+
+def any_claims(value: Mapping[str, Any]) -> bool:
+    """Whether a valid resource or a resource inside it claims a profile."""
+    if "contained" not in value and value.get("resourceType") not in _HOLDERS:
+        return bool(claims_of(value))
+    return any(one.claims for one in with_inner(value))
 
 
 def _inside(outer: PlacedResource) -> Iterator[PlacedResource]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from fhir_server import budget
 from fhir_server.errors import Issue, Problem
 from fhir_server.packages.claims import NO_CLAIMS, Claims, claims_of
-from fhir_server.packages.inner_resources import PlacedResource, with_inner
+from fhir_server.packages.inner_resources import PlacedResource, any_claims, with_inner
 from fhir_server.packages.loading import REVISION, stored_packages
 from fhir_server.packages.profile_source import guide_profiles, held_profiles
 from fhir_server.profiles.check import CodeQuestion, ProfileCheck
@@ -62,7 +62,7 @@ class ProfileValidator:
 
     def must_check(self, type: str, value: Mapping[str, Any]) -> bool:
         """Whether a resource may have profiles to meet.  Reads nothing."""
-        return type in self._required or any(one.claims for one in with_inner(value))
+        return type in self._required or any_claims(value)
 
     async def require(self, type: str, value: Mapping[str, Any]) -> None:
         """Require that a valid resource meets the profiles that it must meet.  Raises Problem ``unprocessable`` or ``too_costly``."""

@@ -6,7 +6,6 @@ an expiry instant, "does not expire".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -76,8 +75,7 @@ class Page(msgspec.Struct, frozen=True):
     total: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PermissionEpoch:
+class PermissionEpoch(msgspec.Struct, frozen=True):
     """Counters in the store.  Cached permissions are invalid once one of them has changed.  Never part of an answer."""
 
     security: int  # accounts, clients, revoked tokens

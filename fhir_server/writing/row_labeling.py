@@ -64,6 +64,7 @@ class RowLabeler:
         self._base = base
         self._sources: dict[str, LabelSource | None] = {}
         self._class_ids: dict[VisibilityClass, int] = {}
+        self._classes: dict[int, VisibilityClass] = {}
         self._keys: tuple[str, ...] = ()
         self._waiting: dict[str, set[str]] = {}
         self._being_read: set[str] = set()
@@ -121,7 +122,8 @@ class RowLabeler:
             else:
                 known = version_summary.following(history, digest)
         # Also None: a row that is labeled again may have had a history, with the labels of that time.
-        row = msgspec.structs.replace(row, history=known)
+        if known is not row.history:
+            row = msgspec.structs.replace(row, history=known)
         paths = [*[part.path for part in row.labeled_elements], *[part.path for part in row.guarded_references]]
         apart = {str(path[0]) for path in paths if path}
         custom = (await self._parameters.all()).of(row.type)
@@ -175,6 +177,8 @@ class RowLabeler:
 
     async def has_labels(self, row: Row) -> bool:
         """Whether a row lends any label or a release date."""
+        if row.history is None and not catalog()[row.type].inherits_from_referrers:  # it lends what it has itself
+            return row.release_at > 0 or bool((await self._class_of(row.class_id)).labels)
         source = await self._source_of(row)
         return bool(source.key.labels) or source.release_at > 0
 
@@ -218,14 +222,18 @@ class RowLabeler:
         return guarded_class((row, await self._class_of(row.class_id)), [await self._class_of(part) for part in classes], guards)
 
     async def _class_of(self, class_id: int) -> VisibilityClass:
-        if class_id >= len(self._keys):
-            self._keys = await self._tx.classes()
-        return _visibility_class(self._keys[class_id])
+        known = self._classes.get(class_id)
+        if known is None:
+            if class_id >= len(self._keys):
+                self._keys = await self._tx.classes()
+            known = self._classes[class_id] = _visibility_class(self._keys[class_id])
+        return known
 
     async def _class_id(self, key: VisibilityClass) -> int:
         class_id = self._class_ids.get(key)
         if class_id is None:
             class_id = self._class_ids[key] = await self._tx.intern_class(key.text())
+            self._classes[class_id] = key
         return class_id
 
     async def _label_source(self, type: str, id: str) -> LabelSource | None:
@@ -303,6 +311,8 @@ def _item_class(member: str, item: Mapping[str, Any], row: VisibilityClass) -> V
 
 def _with_class_ids(entries: Iterable[Entry], row: Row) -> list[Entry]:
     """Each entry with the class of the element of the row that it was extracted from: the one with the longest path."""
+    if not row.labeled_elements:
+        return [Entry(entry.param, entry.kind, entry.value, entry.path, row.class_id) for entry in entries]
     elements = sorted(row.labeled_elements, key=lambda element: -len(element.path))
     classes = PathIndex((element.path, element.class_id) for element in elements)
     return [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from fhir_server.store.sqlite.reader import SqliteSnapshot
     from fhir_server.store.sqlite.transaction import SqliteTransaction
 
+_CHUNK: Final = 64  # rows in one statement, because each statement releases and takes the GIL
 _HEAD: Final = "SELECT value FROM secret WHERE kind = ? AND key = ?"
 _SET_HEAD: Final = "INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, '')"
 _FIRST: Final = "SELECT n FROM journal WHERE journal = ? ORDER BY n LIMIT ?"
@@ -36,13 +39,22 @@ def _append(transaction: SqliteSnapshot, log: str, entries: list[LogEntry], link
     connection, number = transaction.connection, transaction.names.intern("journal:" + log)
     head: bytes | None = connection.execute(_HEAD, (HEAD, log)).get
     lines, new_head = link(head, entries)
-    connection.executemany("INSERT INTO journal(journal, line) VALUES (?, ?)", [(number, line) for line in lines])
+    _insert(connection, "journal(journal, line)", "(?, ?)", [(number, line) for line in lines])
     first = connection.last_insert_rowid() - len(lines) + 1  # AUTOINCREMENT: no other transaction numbers lines meanwhile
     keys = [(number, key, n) for n, entry in enumerate(entries, first) for key in dict.fromkeys(entry.keys)]
-    if keys:
-        connection.executemany("INSERT INTO log_key VALUES (?, ?, ?)", keys)
+    _insert(connection, "log_key", "(?, ?, ?)", keys)
     if new_head is not None and new_head != head:
         connection.execute(_SET_HEAD, (HEAD, log, new_head, MAX_INSTANT))
+
+
+def _insert(connection: apsw.Connection, table: str, row: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert rows in order.  ``row``: the placeholders of one.  If one fails, the transaction must be rolled back."""
+    whole = len(rows) - len(rows) % _CHUNK
+    for start in range(0, whole, _CHUNK):
+        values = [value for one in rows[start : start + _CHUNK] for value in one]
+        connection.execute(f"INSERT OR FAIL INTO {table} VALUES {', '.join([row] * _CHUNK)}", values)
+    if whole < len(rows):
+        connection.executemany(f"INSERT OR FAIL INTO {table} VALUES {row}", rows[whole:])
 
 
 def purge(transaction: SqliteTransaction, log: str, purged: Sequence[PurgedLine]) -> None:

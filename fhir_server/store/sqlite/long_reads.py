@@ -2,7 +2,7 @@
 
 A short read runs on the calling thread, because another thread would cost ten times as much.  A read that is not done after
 some milliseconds is given up and starts again in a thread, with the same connection and so in the same snapshot.  SQLite
-runs there without Python's global lock.
+runs there without Python's global lock.  One that has only waited for the processor goes on: to begin again would cost it more.
 
 The long reads of one client leave a thread to others, and clients whose reads wait have their turns one after the other.
 """
@@ -31,7 +31,8 @@ from fhir_server.store.version_history import VersionStamp
 T = TypeVar("T")
 THREADS: Final = 2  # reads that take long run at the same time, at most: more would wait for Python's global lock
 _INLINE: Final = 0.005  # seconds that a read may take on the calling thread
-_ATTEMPTS: Final = 3  # on the calling thread, of a read that did little in its time because other threads had the global lock
+_FEW: Final = 4  # rows that are looked up by their ids as one is read: without a limit of time
+_PROLONGED: Final = 2  # times, of a read that did little in its time because others had the processor or the global lock
 
 
 class LongReads:
@@ -105,6 +106,7 @@ class ReadingSnapshot(SqliteSnapshot):
         super().__init__(connection, names, seconds=seconds)
         self._long_reads = long_reads
         self.inline_seconds = _INLINE
+        self._began, self._prolonged = 0.0, 0  # CPU time of the thread at the beginning of the time that the read has, and of which one
 
     async def _answer(self, read: Callable[..., Coroutine[Any, Any, T]], *args: Any, **named: Any) -> T:
         """Await the read, which does not suspend; in a thread if it takes long.  Then let others go on if they have waited long."""
@@ -119,17 +121,24 @@ class ReadingSnapshot(SqliteSnapshot):
 
     async def _answer_inline(self, read: Callable[..., Coroutine[Any, Any, T]], *args: Any, **named: Any) -> T:
         """Await the read on this thread.  Raises TakesLongError if it takes long."""
-        for attempt in range(1, _ATTEMPTS + 1):
-            began = thread_time()
-            self.inline_until = monotonic() + self.inline_seconds
-            try:
-                return await read(*args, **named)
-            except TakesLongError:
-                if attempt == _ATTEMPTS or thread_time() - began > self.inline_seconds / 2:
-                    raise
-            finally:
-                self.inline_until = inf
-        raise TakesLongError
+        self._began, self._prolonged = thread_time(), 0
+        self.inline_until = monotonic() + self.inline_seconds
+        try:
+            return await read(*args, **named)
+        finally:
+            self.inline_until = inf
+
+    def _prolong(self) -> bool:
+        if self.inline_until == inf or self._prolonged == _PROLONGED:
+            return False
+        worked = thread_time()
+        if worked - self._began > self.inline_seconds / 2:
+            return False
+        self._began = worked
+        self._prolonged += 1
+        self.inline_until = monotonic() + self.inline_seconds
+        self._deadline = min(self._ends, self.inline_until)
+        return monotonic() <= self._deadline
 
     async def find(
         self, type: str, where: Filter, visibility: Visibility, *, sort: tuple[SortKey, ...] = (), limit: int, after: Position | None = None
@@ -151,10 +160,16 @@ class ReadingSnapshot(SqliteSnapshot):
         return await self._answer(super().entries_of, type, where, visibility, params, limit)
 
     async def visible(self, targets: Iterable[str], visibilities: Callable[[str], Visibility]) -> frozenset[str]:
-        return await self._answer(super().visible, tuple(targets), visibilities)
+        targets = tuple(targets)
+        if len(targets) <= _FEW:
+            return await super().visible(targets, visibilities)
+        return await self._answer(super().visible, targets, visibilities)
 
     async def deleted_unfiltered(self, targets: Iterable[str]) -> frozenset[str]:
-        return await self._answer(super().deleted_unfiltered, tuple(targets))
+        targets = tuple(targets)
+        if len(targets) <= _FEW:
+            return await super().deleted_unfiltered(targets)
+        return await self._answer(super().deleted_unfiltered, targets)
 
     async def versions(self, type: str, id: str, visibility: Visibility, numbers: Collection[int] | None = None) -> tuple[Row, ...]:
         return await self._answer(super().versions, type, id, visibility, numbers)

@@ -92,9 +92,22 @@ class SqliteSnapshot:
         self.names = names
         self._seconds = seconds
         self._deadline = inf
+        self._ends = inf  # the deadline of a statement that may run on this thread until its end
         self.inline_until = inf
         self._is_last = False  # whether the budget ends before the statement's own time limit
-        connection.set_progress_handler(lambda: monotonic() > self._deadline, _STEPS)
+        connection.set_progress_handler(self._is_over, _STEPS)
+
+    def _is_over(self) -> bool:
+        """Whether the time of the statement is used up, as SQLite asks from time to time."""
+        return monotonic() > self._deadline and not self._prolong()
+
+    def _is_late(self) -> bool:
+        """Whether the time for a read on this thread is used up."""
+        return monotonic() > self.inline_until and not self._prolong()
+
+    def _prolong(self) -> bool:
+        """Give a read that is late more time on this thread.  Returns whether it got some."""
+        return False
 
     def rows(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """Run a reading statement and return all its rows.
@@ -109,28 +122,29 @@ class SqliteSnapshot:
         except apsw.InterruptError:
             raise self._interrupted(spending) from None
         finally:
-            self._deadline = inf
+            self._deadline = self._ends = inf
 
     def _fetch_inline(self, cursor: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """All rows.  Looks at the clock after each one, because each waits for Python's global lock if other threads work."""
         found: list[tuple[Any, ...]] = []
         for row in cursor:
             found.append(row)
-            if monotonic() > self.inline_until:
+            if self._is_late():
                 raise TakesLongError
         return found
 
     def _begin(self, spending: budget.Budget | None) -> None:
         """Set the time limit of the next statement: its own, the rest of the request's budget, the time for reads on this thread."""
         now = monotonic()
-        if now > self.inline_until:
+        if now > self.inline_until and not self._prolong():
             raise TakesLongError
         seconds, self._is_last = self._seconds, False
         if spending is not None and spending.is_watched:
             remaining = spending.remaining()
             self._is_last = remaining < seconds
             seconds = min(seconds, remaining)
-        self._deadline = min(now + seconds, self.inline_until)
+        self._ends = now + seconds
+        self._deadline = min(self._ends, self.inline_until)
 
     def _interrupted(self, spending: budget.Budget | None) -> Exception:
         if monotonic() > self.inline_until:
@@ -236,14 +250,14 @@ class SqliteSnapshot:
                 row = rows_.decode_row(type, values[0], values[1:], names)
                 rows.append(row)
                 size += len(row.body)
-                if monotonic() > self.inline_until:
+                if self._is_late():
                     raise TakesLongError
                 if spending is not None and size > _LARGE:
                     spending.require_room(size)
         except apsw.InterruptError:
             raise self._interrupted(spending) from None
         finally:
-            self._deadline = inf
+            self._deadline = self._ends = inf
         return tuple(rows)
 
     async def _resolved(self, type: str, where: Filter) -> Filter:

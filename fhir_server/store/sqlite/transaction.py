@@ -11,7 +11,7 @@ import msgspec
 
 from fhir_server.clock import MAX_INSTANT
 from fhir_server.errors import Problem
-from fhir_server.store import IndexedRow, LinkEntries, LogEntry, Row, row_order
+from fhir_server.store import IndexedRow, LinkEntries, LogEntry, PermissionEpoch, Row, row_order
 from fhir_server.store.logs import PendingRecord
 from fhir_server.store.sqlite import changes, logs, purging, relations
 from fhir_server.store.sqlite import rows as rows_
@@ -63,6 +63,17 @@ class SqliteTransaction(SqliteSnapshot):
 
     _began = _sequence = 0
     logged: list[tuple[str, LogEntry, LinkEntries]]  # by the jobs of this transaction
+    _epochs: dict[str | None, PermissionEpoch]  # that the job has read: nobody else writes meanwhile
+
+    def begin_job(self) -> None:
+        """Forget what another job has read."""
+        self._epochs = {}
+
+    async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
+        epoch = self._epochs.get(patient)
+        if epoch is None:
+            epoch = self._epochs[patient] = await super().permission_epoch(patient)
+        return epoch
 
     def _query(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, args).fetchall()
@@ -299,9 +310,13 @@ class SqliteTransaction(SqliteSnapshot):
             self.connection.execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, '')", (kind, key, value, MAX_INSTANT))
 
     async def intern_class(self, key: str) -> int:
-        return self.names.intern_class(key)
+        number = self.names.intern_class(key)
+        if any(number >= epoch.classes for epoch in self._epochs.values()):
+            self._epochs = {}
+        return number
 
     async def advance_epoch(self, patient: str | None) -> None:
+        self._epochs = {}
         if patient is None:
             self.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
         else:
