@@ -21,7 +21,7 @@ from fhir_server.access.visible_changes import EntryKey, HistoryPeriod, VisibleC
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.access.visible_versions import VisibleChangesPage, VisibleHistoryPage, VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.search import code_sets, hidden_references, match, steps
+from fhir_server.search import canonical_steps, code_sets, hidden_references, match, steps
 from fhir_server.search.filters import EVERYTHING, Filter, IdIs
 from fhir_server.search.limits import MAX_CHAIN_SORTED, require_few_to_sort
 from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
@@ -265,7 +265,8 @@ class View:
             targets = set(hidden_references.targets(where))
             if not targets <= patients:
                 where = hidden_references.limit_to_visible(where, await self._shown(targets))
-        return await steps.with_visibilities(where, self._visibility_of_step)
+        where = await steps.with_visibilities(where, self._visibility_of_step)
+        return await canonical_steps.followed(type, where, self._snapshot.entries_of)
 
     async def _visibility_of_step(self, type: str, where: Filter) -> Visibility:
         """What the caller sees of the type to which a chained parameter or ``_has`` leads: as much as by a search of that type.

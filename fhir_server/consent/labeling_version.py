@@ -16,7 +16,7 @@ from fhir_server.consent.policy import Policy
 from fhir_server.package_data import data_folder
 
 # Increase it with each change of code that labels or indexes a stored resource differently; a test compares the labels of the demo records.
-LABELER_VERSION: Final = 6
+LABELER_VERSION: Final = 7
 
 
 def labeling_digest(policy: Policy, lists: Path | str = "", own: Path | str = "", zone: str = "UTC") -> str:
