@@ -5,7 +5,7 @@ An index entry of such a reference is the URL, and the URL with a version: ``url
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from fhir_server.resources import definitions
@@ -46,7 +46,7 @@ def url_and_version(type: str) -> tuple[str, str]:
     return known["url"].indexed_as.params[0], known["version"].indexed_as.params[0]
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _datatypes(parameter: Parameter) -> frozenset[str]:
     """Those of its elements; Reference for an element that is not known."""
     if parameter.datatypes:

@@ -106,7 +106,15 @@ class QuantityIs:
     unit: str | None = None
 
 
-Predicate = TokenIs | RefersTo | UnderUrl | TextIs | WordIs | NearTo | DateIs | QuantityIs
+@dataclass(frozen=True, slots=True)
+class NumbersAre:
+    """Two numbers of one element, each compared by FHIR prefix: ``z`` and ``x`` of an entry of the kind position."""
+
+    first: QuantityIs
+    second: QuantityIs
+
+
+Predicate = TokenIs | RefersTo | UnderUrl | TextIs | WordIs | NearTo | DateIs | QuantityIs | NumbersAre
 
 
 @dataclass(frozen=True, slots=True)
