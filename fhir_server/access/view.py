@@ -21,8 +21,8 @@ from fhir_server.access.visible_changes import EntryKey, HistoryPeriod, VisibleC
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.access.visible_versions import VisibleChangesPage, VisibleHistoryPage, VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.search import canonical_steps, code_sets, hidden_references, match, steps
-from fhir_server.search.filters import EVERYTHING, Filter, IdIs
+from fhir_server.search import canonical_steps, code_sets, hidden_references, looked_up_steps, match, steps
+from fhir_server.search.filters import EVERYTHING, Filter, IdIs, Step
 from fhir_server.search.limits import MAX_CHAIN_SORTED, require_few_to_sort
 from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
@@ -252,6 +252,17 @@ class View:
         Raises Problem ``invalid`` for what is not known or not loaded, and for too many codes.
         """
         return await code_sets.with_codes(where, lambda question: codes_of(question, self.terminology))
+
+    async def without_steps(self, type: str, where: Filter) -> Filter:
+        """The condition in which the rows that a step leads to are in its place: for rows of ``type`` that are in no store.
+
+        Raises Problem as :meth:`find` does, and ``invalid`` for a step to too many visible rows.
+        """
+
+        async def look_up(step: Step) -> Filter:
+            return await looked_up_steps.plain(type, await self._require_answerable(type, step), self._snapshot.entries_of)
+
+        return await steps.with_each_step(where, look_up)
 
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition, in which references and steps lead to visible rows only.

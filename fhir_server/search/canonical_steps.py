@@ -8,28 +8,19 @@ type shows the caller.  The step becomes a plain condition on URLs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from fhir_server.errors import Problem
+from fhir_server.search import looked_up_steps
 from fhir_server.search.canonical_references import ANY_VERSION, url_and_version
 from fhir_server.search.filters import NOTHING, AllOf, AnyOf, Filter, Has, Not, ReferredBy, RefersTo, RefersToMatch, TokenIs
-from fhir_server.search.limits import MAX_STEP_ROWS, MAX_VALUES, too_many_step_rows
-from fhir_server.search.rows import RowEntries
+from fhir_server.search.limits import MAX_VALUES
+from fhir_server.search.looked_up_steps import EntriesOf
 from fhir_server.search.steps import steps
-from fhir_server.search.visibility import Visibility
 
 _SEPARATOR: Final = "|"
 _FRAGMENT: Final = "#"
-
-
-class EntriesOf(Protocol):
-    """Reads visible index entries, as :meth:`fhir_server.store.Snapshot.entries_of` does."""
-
-    async def __call__(
-        self, type: str, where: Filter, visibility: Visibility, params: Collection[tuple[str, str]], limit: int
-    ) -> tuple[RowEntries, ...]: ...
 
 
 async def followed(type: str, where: Filter, entries_of: EntriesOf) -> Filter:
@@ -61,7 +52,7 @@ async def _followed(type: str, where: Filter, entries_of: EntriesOf) -> Filter:
 async def _to_named(step: RefersToMatch, entries_of: EntriesOf) -> Filter:
     url, version = url_and_version(step.type)
     names: set[str] = set()
-    for row in await _rows(step, ((url, "reference"), (version, "token")), entries_of):
+    for row in await looked_up_steps.rows(step, ((url, "reference"), (version, "token")), entries_of):
         ends = ["", *[str(entry.value[1]) for entry in row.entries if entry.param == version]]
         names.update([f"{entry.value[0]}{ANY_VERSION}{end}" for entry in row.entries if entry.param == url for end in ends])
     return Has(step.param, RefersTo(frozenset(names))) if names else NOTHING
@@ -71,7 +62,7 @@ async def _of_naming(type: str, step: ReferredBy, entries_of: EntriesOf) -> Filt
     """The condition of rows of ``type`` that rows of the step name."""
     url, version = url_and_version(type)
     urls: dict[str, set[str]] = defaultdict(set)  # by version; "": any
-    for row in await _rows(step, ((step.param, "reference"),), entries_of):
+    for row in await looked_up_steps.rows(step, ((step.param, "reference"),), entries_of):
         for entry in row.entries:
             name, separator, of = str(entry.value[0]).partition(_SEPARATOR)
             if separator and _FRAGMENT not in of:
@@ -83,12 +74,3 @@ async def _of_naming(type: str, step: ReferredBy, entries_of: EntriesOf) -> Filt
 
 def _with_version(named: Filter, param: str, version: str) -> Filter:
     return AllOf((named, Has(param, TokenIs(None, version)))) if version else named
-
-
-async def _rows(step: RefersToMatch | ReferredBy, params: Collection[tuple[str, str]], entries_of: EntriesOf) -> tuple[RowEntries, ...]:
-    if step.visibility is None:
-        return ()
-    found = await entries_of(step.type, step.where, step.visibility, params, MAX_STEP_ROWS + 1)
-    if len(found) > MAX_STEP_ROWS:
-        raise too_many_step_rows(step.type)
-    return found

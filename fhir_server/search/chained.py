@@ -1,8 +1,8 @@
 """Parses chained parameters, ``_has`` and ``_list`` (http://hl7.org/fhir/R4/search.html#chaining, http://hl7.org/fhir/R4/search.html#has).
 
 ``subject:Patient.name``, ``subject.organization.name``, ``_has:Observation:patient:code``, each with steps of either kind inside.
-References are followed to resources of this server, and canonical URLs to those that have the URL. AuditEvents, most of which are lines of
-the audit log, are refused.
+References are followed to resources of this server, and canonical URLs to those that have the URL. A step may begin at AuditEvents; none
+leads to them, because most are lines of the audit log, which is read line by line.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fhir_server.search.limits import MAX_STEPS, require_few_steps
 HAS: Final = "_has"
 LIST: Final = "_list"
 _NOT_FOLLOWED: Final = "AuditEvent"
+_NOT_REACHED: Final = "No chained parameter or _has leads to AuditEvents: most are lines of the audit log, which is read line by line."
 _NAMED: Final = 8  # types that an error names
 
 Rest = Callable[[str, str], Filter]
@@ -57,8 +58,6 @@ def in_lists(type: str, value: str) -> Filter:
 
     Raises ValueError that says what is wrong, NotInTypeError.
     """
-    if type == _NOT_FOLLOWED:
-        raise NotInTypeError(f"{type} supports no {LIST}.")
     ids = [unescape(text) for text in split(value, ",")]
     if not all(ID.fullmatch(id) for id in ids):
         raise ValueError("it must be the id of a List; lists such as $current-problems are not supported")
@@ -77,8 +76,6 @@ def kind_of(type: str, name: str) -> str:
 
 def condition(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     """The condition of rows of ``type`` by a chained name.  Raises NotInTypeError and Problem ``invalid``."""
-    if type == _NOT_FOLLOWED:
-        raise NotInTypeError(f"{type} supports neither chained parameters nor _has.")
     return _reverse(type, name, rest, count) if _code(name) == HAS else _forward(type, name, rest, count)
 
 
@@ -88,6 +85,8 @@ def literal_lead(type: str, head: str) -> tuple[tuple[str, ...], tuple[str, ...]
     Raises NotInTypeError if there is no such step.
     """
     params, types, by_canonical = _lead(type, head)
+    if type == _NOT_FOLLOWED:
+        raise NotInTypeError(f"{type} cannot be sorted by chained parameters.")
     if by_canonical:
         raise NotInTypeError(f"The parameter {head.partition(':')[0]!r} of {type} holds canonical URLs, by which a sort key cannot go.")
     return params, types
@@ -95,14 +94,14 @@ def literal_lead(type: str, head: str) -> tuple[tuple[str, ...], tuple[str, ...]
 
 def _lead(type: str, head: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     """As :func:`literal_lead`, also by canonical URLs, and whether the step goes by these."""
-    if type == _NOT_FOLLOWED:
-        raise NotInTypeError(f"{type} supports neither chained parameters nor _has.")
     code, colon, named = head.partition(":")
     reference = _reference(type, code)
     by_canonical = not follows_references(reference)
     possible = _targets(reference)
     if colon and named not in possible:
         raise NotInTypeError(f"The parameter {code!r} of {type} does not refer to {named!r}.")
+    if named == _NOT_FOLLOWED:
+        raise NotInTypeError(_NOT_REACHED)
     types = (named,) if colon else possible
     return reference.indexed_as.params, tuple([one for one in types if one != _NOT_FOLLOWED]), by_canonical
 
@@ -137,7 +136,9 @@ def _reverse(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     if len(parts) != 4 or not all(parts):
         raise Problem("invalid", f"{name!r} must be _has:Type:reference parameter:search parameter.")
     _, source, code, tail = parts
-    if source not in definitions.types() or source == _NOT_FOLLOWED:
+    if source == _NOT_FOLLOWED:
+        raise NotInTypeError(_NOT_REACHED)
+    if source not in definitions.types():
         raise Problem("invalid", f"_has cannot look for {source!r}.")
     reference = _reference(source, code)
     if type not in _targets(reference):

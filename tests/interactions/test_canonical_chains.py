@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server.access.view import View
-from fhir_server.search import canonical_steps
+from fhir_server.search import looked_up_steps
 from fhir_server.search.filters import EVERYTHING
 from fhir_server.search.visibility import Visibility
 from tests.filled import served_with
@@ -137,7 +137,7 @@ def test_step_that_forgets_the_view_would_be_noticed(served: Served, monkeypatch
 
 @pytest.mark.parametrize("most", [2, 3])
 def test_step_to_too_many_rows_is_refused_by_what_the_caller_sees(served: Served, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(canonical_steps, "MAX_STEP_ROWS", most)
+    monkeypatch.setattr(looked_up_steps, "MAX_STEP_ROWS", most)
     title = "Questionnaire?_has:QuestionnaireResponse:questionnaire:_id=of-1,of-2,of-9"
     feed = served.get(served.token(), title)
     assert feed.status == (200 if most == 3 else 400)
