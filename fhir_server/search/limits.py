@@ -59,12 +59,11 @@ def require_few_steps(number: int) -> None:
         )
 
 
-def too_many_step_rows(type: str) -> Problem:
-    """The refusal of a step that leads to more than :data:`MAX_STEP_ROWS` visible rows of ``type``."""
+def too_many_step_rows(type: str, most: int) -> Problem:
+    """The refusal of a step that leads to more than ``most`` visible rows of ``type``."""
     return Problem(
         "invalid",
-        f"A chained parameter or _has leads to more than {MAX_STEP_ROWS} resources of type {type}. Narrow it, or search for these "
-        "resources first.",
+        f"A chained parameter or _has leads to more than {most} resources of type {type}. Narrow it, or search for these resources first.",
     )
 
 

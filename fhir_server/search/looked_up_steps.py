@@ -46,5 +46,5 @@ async def rows(step: Step, params: Collection[tuple[str, str]], entries_of: Entr
         return ()
     found = await entries_of(step.type, step.where, step.visibility, params, MAX_STEP_ROWS + 1)
     if len(found) > MAX_STEP_ROWS:
-        raise too_many_step_rows(step.type)
+        raise too_many_step_rows(step.type, MAX_STEP_ROWS)
     return found

@@ -120,7 +120,7 @@ def test_step_to_too_many_rows_is_refused(served: Served, monkeypatch: pytest.Mo
     monkeypatch.setattr(looked_up_steps, "MAX_STEP_ROWS", 1)
     own = served.app_token("adult", "adult")
     refused = served.get(own, "AuditEvent?entity:Observation.code=urn:tests|A,urn:tests|B")
-    assert refused.status == 400 and "resources of type Observation" in refused.json["issue"][0]["diagnostics"]
+    assert refused.status == 400 and "more than 1 resources of type Observation" in refused.json["issue"][0]["diagnostics"]
     assert served.get(own, "AuditEvent?entity:Observation.code=urn:tests|A").status == 200  # of two, one is hidden
 
 

@@ -142,5 +142,5 @@ def test_step_to_too_many_rows_is_refused_by_what_the_caller_sees(served: Served
     feed = served.get(served.token(), title)
     assert feed.status == (200 if most == 3 else 400)
     if most == 2:
-        assert "resources of type QuestionnaireResponse" in feed.json["issue"][0]["diagnostics"]
+        assert "more than 2 resources of type QuestionnaireResponse" in feed.json["issue"][0]["diagnostics"]
     assert served.get(served.app_token("adult", "adult"), title).status == 200  # who sees none of them

@@ -51,4 +51,4 @@ class MongoSteps:
         return None if len(found) > MAX_STEP_ROWS else found
 
     def unresolved(self, step: Step) -> Filter:
-        raise too_many_step_rows(step.type)
+        raise too_many_step_rows(step.type, MAX_STEP_ROWS)
