@@ -115,6 +115,7 @@ class AuditTrail:
         view.permissions.require(TYPE, "s")
         where = await view.with_codes(where)
         require_answerable(TYPE, where, sort)
+        where = await view.without_steps(TYPE, where)
         audience = _audience(view.permissions)
         if audience is None:
             return FoundPage([], None)
@@ -136,6 +137,7 @@ class AuditTrail:
     async def count(self, view: View, where: Filter) -> int:
         """The number of AuditEvents that match."""
         count, before = 0, START
+        where = await view.without_steps(TYPE, await view.with_codes(where))
         while True:
             page = await self.find(view, where, before=before, limit=_MOST)
             count += len(page.events)

@@ -21,8 +21,8 @@ from fhir_server.access.visible_changes import EntryKey, HistoryPeriod, VisibleC
 from fhir_server.access.visible_history import VisibleHistory
 from fhir_server.access.visible_versions import VisibleChangesPage, VisibleHistoryPage, VisiblePage, VisibleVersion
 from fhir_server.errors import Problem
-from fhir_server.search import code_sets, hidden_references, match, steps
-from fhir_server.search.filters import EVERYTHING, Filter, IdIs
+from fhir_server.search import canonical_steps, code_sets, hidden_references, looked_up_steps, match, steps
+from fhir_server.search.filters import EVERYTHING, Filter, IdIs, Step
 from fhir_server.search.limits import MAX_CHAIN_SORTED, require_few_to_sort
 from fhir_server.search.rows import Position, RowEntries, SearchableRow, SortKey
 from fhir_server.search.visibility import Visibility
@@ -254,6 +254,17 @@ class View:
         """
         return await code_sets.with_codes(where, lambda question: codes_of(question, self.terminology))
 
+    async def without_steps(self, type: str, where: Filter) -> Filter:
+        """The condition in which the rows that a step leads to are in its place: for rows of ``type`` that are in no store.
+
+        Raises Problem as :meth:`find` does, and ``invalid`` for a step to too many visible rows.
+        """
+
+        async def look_up(step: Step) -> Filter:
+            return await looked_up_steps.plain(type, await self._require_answerable(type, step), self._snapshot.entries_of)
+
+        return await steps.with_each_step(where, look_up)
+
     async def _require_answerable(self, type: str, where: Filter, sort: tuple[SortKey, ...] = ()) -> Filter:
         """The condition, in which references and steps lead to visible rows only.
 
@@ -266,7 +277,8 @@ class View:
             targets = set(hidden_references.targets(where))
             if not targets <= patients:
                 where = hidden_references.limit_to_visible(where, await self._shown(targets))
-        return await steps.with_visibilities(where, self._visibility_of_step)
+        where = await steps.with_visibilities(where, self._visibility_of_step)
+        return await canonical_steps.followed(type, where, self._snapshot.entries_of)
 
     async def _visibility_of_step(self, type: str, where: Filter) -> Visibility:
         """What the caller sees of the type to which a chained parameter or ``_has`` leads: as much as by a search of that type.

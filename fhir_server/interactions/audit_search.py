@@ -67,6 +67,7 @@ class AuditSearch:
             if position is None:
                 break
         before: int | None = START
+        where = await view.without_steps(type, await view.with_codes(where))
         while before is not None:
             found = await self._trail.find(view, where, sort=sort, before=before, limit=_PAGE)
             versions |= {event.version.id: (event.version, event.row) for event in found.events}

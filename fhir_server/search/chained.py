@@ -1,8 +1,8 @@
 """Parses chained parameters, ``_has`` and ``_list`` (http://hl7.org/fhir/R4/search.html#chaining, http://hl7.org/fhir/R4/search.html#has).
 
 ``subject:Patient.name``, ``subject.organization.name``, ``_has:Observation:patient:code``, each with steps of either kind inside.
-References are followed to resources of this server. A chain over a canonical, which names no resource, is refused, and so are
-AuditEvents, most of which are lines of the audit log.
+References are followed to resources of this server, and canonical URLs to those that have the URL. A step may begin at AuditEvents; none
+leads to them, because most are lines of the audit log, which is read line by line.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from fhir_server.errors import Problem
 from fhir_server.resources import definitions
 from fhir_server.resources.references import ID
 from fhir_server.search import words
+from fhir_server.search.canonical_references import canonical_targets, follows_canonicals, follows_references
 from fhir_server.search.composites import composites
 from fhir_server.search.escaping import split, unescape
-from fhir_server.search.expression import parse
 from fhir_server.search.filters import AnyOf, Filter, IdIs, ReferredBy, RefersToMatch
-from fhir_server.search.implied_systems import element_of
 from fhir_server.search.index import Parameter, parameter, parameters
 from fhir_server.search.limits import MAX_STEPS, require_few_steps
 
 HAS: Final = "_has"
 LIST: Final = "_list"
 _NOT_FOLLOWED: Final = "AuditEvent"
+_NOT_REACHED: Final = "No chained parameter or _has leads to AuditEvents: most are lines of the audit log, which is read line by line."
 _NAMED: Final = 8  # types that an error names
 
 Rest = Callable[[str, str], Filter]
@@ -58,8 +58,6 @@ def in_lists(type: str, value: str) -> Filter:
 
     Raises ValueError that says what is wrong, NotInTypeError.
     """
-    if type == _NOT_FOLLOWED:
-        raise NotInTypeError(f"{type} supports no {LIST}.")
     ids = [unescape(text) for text in split(value, ",")]
     if not all(ID.fullmatch(id) for id in ids):
         raise ValueError("it must be the id of a List; lists such as $current-problems are not supported")
@@ -71,36 +69,46 @@ def kind_of(type: str, name: str) -> str:
     *heads, last = name.split(".", MAX_STEPS)
     types = {type}
     for head in heads:
-        followed = [parameters(one)[head].targets for one in types if head in parameters(one)]
+        followed = [_targets(parameters(one)[head]) for one in types if head in parameters(one)]
         types = {target for targets in followed for target in targets}
     return min((parameters(one)[last].definition.kind for one in types if last in parameters(one)), default="")
 
 
 def condition(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     """The condition of rows of ``type`` by a chained name.  Raises NotInTypeError and Problem ``invalid``."""
-    if type == _NOT_FOLLOWED:
-        raise NotInTypeError(f"{type} supports neither chained parameters nor _has.")
     return _reverse(type, name, rest, count) if _code(name) == HAS else _forward(type, name, rest, count)
 
 
-def leads(type: str, head: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The parameters whose entries a step reads, and the types to which it may lead, by ``reference`` or ``reference:Type``.
+def literal_lead(type: str, head: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parameters whose entries a step reads, and the types to which it may lead by literal references, by ``reference[:Type]``.
 
     Raises NotInTypeError if there is no such step.
     """
+    params, types, by_canonical = _lead(type, head)
     if type == _NOT_FOLLOWED:
-        raise NotInTypeError(f"{type} supports neither chained parameters nor _has.")
+        raise NotInTypeError(f"{type} cannot be sorted by chained parameters.")
+    if by_canonical:
+        raise NotInTypeError(f"The parameter {head.partition(':')[0]!r} of {type} holds canonical URLs, by which a sort key cannot go.")
+    return params, types
+
+
+def _lead(type: str, head: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """As :func:`literal_lead`, also by canonical URLs, and whether the step goes by these."""
     code, colon, named = head.partition(":")
     reference = _reference(type, code)
-    if colon and named not in reference.targets:
+    by_canonical = not follows_references(reference)
+    possible = _targets(reference)
+    if colon and named not in possible:
         raise NotInTypeError(f"The parameter {code!r} of {type} does not refer to {named!r}.")
-    types = (named,) if colon else dict.fromkeys(reference.targets)
-    return reference.indexed_as.params, tuple([one for one in types if one != _NOT_FOLLOWED])
+    if named == _NOT_FOLLOWED:
+        raise NotInTypeError(_NOT_REACHED)
+    types = (named,) if colon else possible
+    return reference.indexed_as.params, tuple([one for one in types if one != _NOT_FOLLOWED]), by_canonical
 
 
 def _forward(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     head, _, tail = name.partition(".")
-    params, types = leads(type, head)
+    params, types, by_canonical = _lead(type, head)
     steps: list[Filter] = []
     missing: NotInTypeError | None = None
     for target in types:
@@ -113,10 +121,14 @@ def _forward(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
         except NotInTypeError as error:
             missing = error
             continue
-        steps += [RefersToMatch(param, target, inner) for param in params]
+        steps += [RefersToMatch(param, target, inner, by_canonical=by_canonical) for param in params]
     if not steps:
         raise missing if missing is not None and len(types) == 1 else _in_none(types, tail)
     return _any_of(steps)
+
+
+def _targets(reference: Parameter) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(reference.targets)) if follows_references(reference) else canonical_targets(reference)
 
 
 def _reverse(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
@@ -124,24 +136,26 @@ def _reverse(type: str, name: str, rest: Rest, count: StepCount) -> Filter:
     if len(parts) != 4 or not all(parts):
         raise Problem("invalid", f"{name!r} must be _has:Type:reference parameter:search parameter.")
     _, source, code, tail = parts
-    if source not in definitions.types() or source == _NOT_FOLLOWED:
+    if source == _NOT_FOLLOWED:
+        raise NotInTypeError(_NOT_REACHED)
+    if source not in definitions.types():
         raise Problem("invalid", f"_has cannot look for {source!r}.")
     reference = _reference(source, code)
-    if type not in reference.targets:
+    if type not in _targets(reference):
         raise NotInTypeError(f"The parameter {code!r} of {source} does not refer to {type!r}.")
     params = reference.indexed_as.params
     count.add(len(params))
     inner = rest(source, tail)
-    return _any_of([ReferredBy(source, param, inner) for param in params])
+    by_canonical = not follows_references(reference)
+    return _any_of([ReferredBy(source, param, inner, by_canonical=by_canonical) for param in params])
 
 
 def _reference(type: str, code: str) -> Parameter:
     found = parameter(type, code)
     if found is None or found.definition.kind != "reference":
         raise NotInTypeError(f"{type} has no reference parameter {code!r}.")
-    elements = [element_of(type, branch) for branch in parse(found.definition.expression)]
-    if all(element is not None and {one.code for one in element.types} <= {"canonical", "uri"} for element in elements):
-        raise NotInTypeError(f"The parameter {code!r} of {type} holds canonical URLs and cannot be chained.")
+    if follows_references(found) and follows_canonicals(found):  # none of R4's does
+        raise NotInTypeError(f"The parameter {code!r} of {type} holds both references and canonical URLs and cannot be chained.")
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from fhir_server.jsontext import Path
 from fhir_server.resources import definitions
 from fhir_server.resources.definitions import SearchParameter
+from fhir_server.search import coordinates
 from fhir_server.search.element_paths import Out, Walk, compile_walk
 from fhir_server.search.expression import Branch, parse
 from fhir_server.search.parameter_types import PARAMETER_TYPES, ParameterType
@@ -48,7 +49,8 @@ class Composite:
     """A supported composite parameter.
 
     ``of_row``      the parameters of the row's own code and values, or None
-    ``entries_of``  the name under which pairs of repeated elements are indexed, or ""
+    ``entries_of``  the name under which pairs of repeated elements are indexed, or "": pairs of a code and a value, or, beside a code of
+                    the row, of two numbers
     ``value``       the type of the second part
     """
 
@@ -78,6 +80,7 @@ def entries(type: str, resource: Mapping[str, Any], base: str) -> Iterator[Entry
             walk(resource[name], (), nodes)
         for node, path in nodes:
             yield from dict.fromkeys(_pairs(composites(type)[code], node, path, base))
+    yield from coordinates.entries(type, resource)
 
 
 def _pairs(composite: Composite, node: Mapping[str, Any], path: Path, base: str) -> Iterator[Entry]:
@@ -124,6 +127,8 @@ def _repeated(definition: SearchParameter) -> list[Branch]:
 def _composite(type: str, definition: SearchParameter) -> Composite | None:
     definition = replace(definition, components=_COMPONENTS.get((type, definition.code), definition.components))
     kinds = tuple(kind for kind, _ in definition.components)
+    if reference := coordinates.REFERENCES.get((type, definition.code)):
+        return Composite(definition, (reference,), coordinates.NAME, PARAMETER_TYPES[kinds[1]])
     of_row, repeated = _OF_ROW.get((type, definition.code)), _repeated(definition)
     if of_row is not None and len(of_row) == len(kinds) > 2:
         return Composite(definition, of_row, "", PARAMETER_TYPES[kinds[1]])

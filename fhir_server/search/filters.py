@@ -106,7 +106,15 @@ class QuantityIs:
     unit: str | None = None
 
 
-Predicate = TokenIs | RefersTo | UnderUrl | TextIs | WordIs | NearTo | DateIs | QuantityIs
+@dataclass(frozen=True, slots=True)
+class NumbersAre:
+    """Two numbers of one element, each compared by FHIR prefix: ``z`` and ``x`` of an entry of the kind position."""
+
+    first: QuantityIs
+    second: QuantityIs
+
+
+Predicate = TokenIs | RefersTo | UnderUrl | TextIs | WordIs | NearTo | DateIs | QuantityIs | NumbersAre
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,22 +170,31 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class RefersToMatch:
-    """Some admitted entry of reference parameter ``param`` names a row of ``type`` that ``visibility`` admits and that meets ``where``."""
+    """Some admitted entry of reference parameter ``param`` names a row of ``type`` that ``visibility`` admits and that meets ``where``.
+
+    ``by_canonical``: the entry is a canonical URL.  No store knows such a step: the View follows it
+    (:mod:`fhir_server.search.canonical_steps`).
+    """
 
     param: str
     type: str
     where: Filter
     visibility: Visibility | None = None
+    by_canonical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ReferredBy:
-    """Some row of ``type`` that ``visibility`` admits meets ``where`` and names this row by an admitted entry of reference ``param``."""
+    """Some row of ``type`` that ``visibility`` admits meets ``where`` and names this row by an admitted entry of reference ``param``.
+
+    ``by_canonical``: as for :class:`RefersToMatch`.
+    """
 
     type: str
     param: str
     where: Filter
     visibility: Visibility | None = None
+    by_canonical: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ MAX_CONDITIONS: Final = 30
 MAX_STEPS: Final = 30
 """Steps of all chained parameters and ``_has``; a chain has one for each type to which its reference may lead."""
 MAX_STEP_ROWS: Final = 10_000
-"""Rows that one step may lead to in a store that looks up the rows of a step before the search (MongoDB)."""
+"""Rows that one step may lead to if they are looked up before the search: on MongoDB, and by canonical URLs in every store."""
 MAX_SORT_KEYS: Final = 10
 MAX_CHAIN_SORTED: Final = 10_000
 """Rows that a search with a chained sort key may find: the values of each are looked up in other rows."""
@@ -57,6 +57,14 @@ def require_few_steps(number: int) -> None:
             f"Chained parameters and _has may have at most {MAX_STEPS} steps in one search, counting each type to which a reference may "
             "lead. Name the type, as in subject:Patient.name.",
         )
+
+
+def too_many_step_rows(type: str, most: int) -> Problem:
+    """The refusal of a step that leads to more than ``most`` visible rows of ``type``."""
+    return Problem(
+        "invalid",
+        f"A chained parameter or _has leads to more than {most} resources of type {type}. Narrow it, or search for these resources first.",
+    )
 
 
 def require_few_to_sort(found: int) -> None:

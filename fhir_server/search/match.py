@@ -51,9 +51,9 @@ def matches(filter: Filter, row: SearchableRow, classes: Classes, others: OtherR
             return any(_each(parts, row, classes, others))
         case Not(part):
             return not matches(part, row, classes, others)
-        case RefersToMatch() if others is not None:
+        case RefersToMatch(by_canonical=False) if others is not None:
             return any(_names_match(filter, entry, others) for entry in _entries(row, filter.param, classes))
-        case ReferredBy() if others is not None:
+        case ReferredBy(by_canonical=False) if others is not None:
             return any(_refers_and_matches(filter, other, f"{row.type}/{row.id}", others) for other in others.of_type(filter.type))
     raise TypeError(f"not a condition: {filter!r}")
 

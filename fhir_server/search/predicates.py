@@ -12,6 +12,7 @@ from fhir_server.search.filters import (
     URL_ENDS,
     DateIs,
     NearTo,
+    NumbersAre,
     Predicate,
     QuantityIs,
     RefersTo,
@@ -29,6 +30,7 @@ KIND: Final[dict[type, str]] = {
     TextIs: "string",
     WordIs: "words",
     NearTo: "position",
+    NumbersAre: "position",
     DateIs: "date",
     QuantityIs: "quantity",
 }
@@ -51,6 +53,8 @@ def passes(test: Predicate, entry: Entry) -> bool:
             return f" {word} " in str(entry.value[0])
         case NearTo():
             return _is_near(test, *[float(one or 0) for one in entry.value])
+        case NumbersAre(first, second):
+            return _NUMBER[first.prefix](first, entry.value[2]) and _NUMBER[second.prefix](second, entry.value[0])
         case DateIs():
             return _DATE[test.prefix](test, *entry.value)
         case QuantityIs():

@@ -25,7 +25,7 @@ class Entry(msgspec.Struct, frozen=True):
     - ``reference``: (target,); parameters of type ``uri`` are of this kind too
     - ``string``: (folded, exact)
     - ``words``: (different words in order, each between spaces,), see :mod:`fhir_server.search.words`
-    - ``position``: (x, y, z) of a point on the unit sphere
+    - ``position``: (x, y, z) of a point on the unit sphere; or (second, 0, first) of two numbers of one element
     - ``date``: (low, high), microseconds since 1970 UTC, half open
     - ``quantity``: (number, system or "", code or "", unit text or ""); parameters of type ``number`` have empty units
     """

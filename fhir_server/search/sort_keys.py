@@ -40,7 +40,7 @@ def _is_sortable(parameter: Parameter) -> bool:
 
 
 def _chained(type: str, head: str, tail: str, descending: bool, count: StepCount) -> SortKey:
-    params, types = chained.leads(type, head)
+    params, types = chained.literal_lead(type, head)
     keys: dict[str, SortKey] = {}
     refused: NotInTypeError | None = None
     for target in types:

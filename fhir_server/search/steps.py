@@ -37,7 +37,12 @@ async def with_visibilities(where: Filter, visibility_of: VisibilityOf) -> Filte
     ``visibility_of`` raises Problem ``forbidden`` for a type that the caller may not search. An alternative that needs such a type
     (a chain leads to each type of its reference) is left out; if all do, the Problem is raised.
     """
-    return await _filled(where, visibility_of) if any(steps(where)) else where
+
+    async def fill(step: Step) -> Filter:
+        inner = await with_each_step(step.where, fill)
+        return replace(step, where=inner, visibility=await visibility_of(step.type, inner))
+
+    return await with_each_step(where, fill) if any(steps(where)) else where
 
 
 async def sort_with_visibilities(sort: tuple[SortKey, ...], visibility_of: VisibilityOf) -> tuple[SortKey, ...]:
@@ -61,26 +66,29 @@ async def _filled_key(key: SortKey, visibility_of: VisibilityOf) -> SortKey:
     return replace(key, steps=tuple(allowed))
 
 
-async def _filled(where: Filter, visibility_of: VisibilityOf) -> Filter:
+async def with_each_step(where: Filter, change: Callable[[Step], Awaitable[Filter]]) -> Filter:
+    """The condition in which what ``change`` returns is in the place of each step; steps within steps are its business.
+
+    An alternative for which it raises Problem ``forbidden`` is left out, as :func:`with_visibilities` does.
+    """
     match where:
         case RefersToMatch() | ReferredBy():
-            inner = await _filled(where.where, visibility_of)
-            return replace(where, where=inner, visibility=await visibility_of(where.type, inner))
+            return await change(where)
         case AllOf(parts):
-            return AllOf(tuple([await _filled(part, visibility_of) for part in parts]))
+            return AllOf(tuple([await with_each_step(part, change) for part in parts]))
         case AnyOf(parts):
-            return await _any_allowed(parts, visibility_of)
+            return await _any_allowed(parts, change)
         case Not(part):
-            return Not(await _filled(part, visibility_of))
+            return Not(await with_each_step(part, change))
     return where
 
 
-async def _any_allowed(parts: tuple[Filter, ...], visibility_of: VisibilityOf) -> Filter:
+async def _any_allowed(parts: tuple[Filter, ...], change: Callable[[Step], Awaitable[Filter]]) -> Filter:
     allowed: list[Filter] = []
     refusal: Problem | None = None
     for part in parts:
         try:
-            allowed.append(await _filled(part, visibility_of))
+            allowed.append(await with_each_step(part, change))
         except Problem as problem:
             if problem.kind != "forbidden":
                 raise

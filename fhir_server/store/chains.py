@@ -30,6 +30,8 @@ class StepReader(Protocol):
 
 async def resolved(type: str, where: Filter, reader: StepReader) -> Filter:
     """Return the same condition on rows of ``type`` without steps, or with those for which ``reader.unresolved`` returns a step."""
+    if any(step.by_canonical for step in steps(where)):
+        raise TypeError("a step by canonical URL has not been followed")
     return await _resolved(type, where, reader) if any(steps(where)) else where
 
 

@@ -46,6 +46,9 @@ FEATURE_ROWS: Final[list[dict[str, Any]]] = [
      "entry": [{"item": {"reference": "Observation/feature-temperature"}}]},
     {"resourceType": "Location", "id": "feature", "name": "x", "position": {"longitude": -83.69, "latitude": 42.25}},
     {"resourceType": "Basic", "id": "feature", "code": {"text": "x"}},
+    {"resourceType": "Questionnaire", "id": "feature", "url": "http://feature.example/q", "version": "1", "title": "Feature",
+     "status": "active"},
+    {"resourceType": "QuestionnaireResponse", "id": "feature", "questionnaire": "http://feature.example/q|1", "status": "completed"},
     {"resourceType": "Basic", "id": "feature-deleted", "code": {"text": "x"}},
     {
         "resourceType": "Basic", "id": "feature-sourced", "code": {"text": "x"},

@@ -16,7 +16,7 @@ from tests.served import ROOT, Served
 # The labels of the demo records, by version.  If the test fails because labels changed on purpose, increase LABELER_VERSION (if only
 # code changed) and write the new digest here.
 # Versions 3 to 6 changed index entries alone.  With the demo records of version 5, version 6 has the digest of versions 2 to 5.
-# Version 7 shows US Core's tag of a person's report, which no demo record has.
+# Version 7 shows US Core's tag of a person's report, which no demo record has, and has further index entries.
 _LABELS = {7: "8eab3f255aca21ef"}
 
 

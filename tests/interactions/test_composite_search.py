@@ -187,6 +187,6 @@ def test_windows_of_a_reference_sequence_are_found_by_what_they_are_of_and_both_
         ("referenceseqid-window-coordinate=NC_2$100$200", ["named"]),
     ):  # fmt: skip
         assert sorted(served.get(feed, f"MolecularSequence?{query}").ids()) == found, query
-    for query in ("chromosome-window-coordinate=1$5", "chromosome-window-coordinate=1$x$3", "chromosome-variant-coordinate=1$1$2"):
+    for query in ("chromosome-window-coordinate=1$5", "chromosome-window-coordinate=1$x$3"):
         assert served.get(feed, f"MolecularSequence?{query}").status == 400, query
     served.close()

@@ -48,6 +48,8 @@ class Criteria(Writes):
             second = {"value-concept": "token", "value-date": "date", "value-string": "string"}.get(value, "quantity")
             if param == "relationship":
                 return f"{self._pick('replaces', 'appends')}${self._name()}"
+            if param.endswith("-coordinate"):
+                return f"1${self._pick(*_PREFIXES)}{self._pick('1', '100')}${self._pick(*_PREFIXES)}{self._pick('1', '200')}"
             code = self._value(type, self._pick("code", "component-code"), "token")
             return f"{code}${self._pick(*_PREFIXES) if second in ('quantity', 'date') else ''}{self._value(type, value, second)}"
         if kind in ("number", "quantity"):

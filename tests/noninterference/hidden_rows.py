@@ -9,7 +9,7 @@ from tests.noninterference.label_edges import CHAINS, EDGES, Edge, heir_row, sou
 from tests.noninterference.label_graphs import DIRECTORY
 from tests.noninterference.oracle import BORN
 from tests.noninterference.paired_server import SECOND, Write
-from tests.noninterference.resource_factory import IG, LABELLED_LAB, SENSITIVE_PLACES, Json, coded, ref, restriction
+from tests.noninterference.resource_factory import FORM, IG, LABELLED_LAB, SENSITIVE_PLACES, Json, coded, ref, restriction
 from tests.noninterference.secret_draws import SecretDraws
 
 # The heirs of these edges are hidden from the callers with limited access.  Every caller sees the directory, whose sensitive place
@@ -67,7 +67,8 @@ class HiddenRows(SecretDraws):
                 return [self.r.pick(self.r.value_set, self.r.code_system, self.r.concept_map)()]
             case "restricted terminology":
                 row = self.r.pick(self.r.value_set, self.r.code_system, self.r.concept_map)() | {"id": self._id()}
-                return [row, restriction(p, self.caller.me, f"{row['resourceType']}/{row['id']}")]
+                form = {"resourceType": "Questionnaire", "id": self._id(), "url": FORM, "status": "active"}
+                return [part for one in (row, form) for part in (one, restriction(p, self.caller.me, f"{one['resourceType']}/{one['id']}"))]
             case "named medication":
                 id = self._id()
                 drug = {"resourceType": "Medication", "id": id, "code": {"text": self.r.word()}}

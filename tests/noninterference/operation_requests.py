@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.noninterference.oracle import BORN
 from tests.noninterference.paired_server import Ask
+from tests.noninterference.resource_factory import KINDS
 from tests.noninterference.write_requests import JSON_TYPE, UNKNOWN, Writes, text_of
 
 
@@ -77,7 +78,15 @@ class OperationRequests(Writes):
         asks += [Ask.get("document", f"{name}/$document") for name in self._named("Composition")]
         cards = f"Patient/{self._patient}/$health-cards-issue"
         asks += [Ask.get("health-cards", cards, [("credentialType", "Immunization"), *more]) for more in ((), (("_since", "2026-03-02"),))]
+        if self._named("CodeSystem"):
+            asks += [self._closure(codes) for codes in ((), ("a", "b", "c"))]
         return asks + [Ask.get("everything", f"{path}/$everything", [("_count", "50")]) for path in (*self._named("Encounter"), "Patient")]
+
+    def _closure(self, codes: tuple[str, ...]) -> Ask:
+        """The closure table of the caller: made without codes, then asked which of these subsume which."""
+        concepts = [{"name": "concept", "valueCoding": {"system": KINDS, "code": code}} for code in codes]
+        body = {"resourceType": "Parameters", "parameter": [{"name": "name", "valueString": "twins"}, *concepts]}
+        return Ask("terminology", "POST", "$closure", headers=(JSON_TYPE,), body=text_of(body))
 
     def _all_codes(self, type: str) -> list[str]:
         """The values of code of visible and hidden rows."""

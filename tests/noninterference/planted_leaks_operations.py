@@ -6,7 +6,7 @@ from typing import Any
 
 from fhir_server.access.view import View
 from fhir_server.errors import Problem
-from fhir_server.interactions import docref, everything, health_cards, lastn, patient_match, patient_summary
+from fhir_server.interactions import closure, docref, everything, health_cards, lastn, patient_match, patient_summary
 from fhir_server.search.filters import EVERYTHING
 from tests.noninterference.planted_leaks import Patch, leak, of_record, relook, sighted, unlimited
 
@@ -112,3 +112,21 @@ def a_health_card_has_a_vaccination_that_is_stored(patch: Patch) -> None:
         return await exact(other, *given)
 
     patch.setattr(health_cards, "_doses", doses)
+
+
+@leak("Q14")
+def closure_tables_know_code_systems_that_are_hidden(patch: Patch) -> None:
+    def seeing(exact: Any) -> Any:
+        async def answer(view: View, *what: Any) -> Any:
+            async def find(type: str, where: Any, limit: int) -> Any:
+                page = await view._snapshot.find(type, where, await unlimited(view), limit=limit)
+                return await view._visible_versions(page.rows)
+
+            other = View(view._snapshot, view.permissions, view.now)
+            other.find_included = find  # type: ignore[method-assign]
+            return await exact(other, *what)
+
+        return answer
+
+    for name in ("_change", "_pairs"):
+        patch.setattr(closure, name, seeing(getattr(closure, name)))

@@ -10,7 +10,7 @@ from fhir_server.access.view import View
 from fhir_server.access.visible_versions import VisibleVersion
 from fhir_server.errors import Problem
 from fhir_server.interactions import paged_parameters, search
-from fhir_server.search import hidden_references, match, words
+from fhir_server.search import hidden_references, looked_up_steps, match, words
 from fhir_server.search.cursors import PageLink
 from fhir_server.search.filters import EVERYTHING, Has, NearTo, Not, Present, ReferredBy, RefersToMatch, WordIs
 from fhir_server.search.rows import Position
@@ -239,6 +239,13 @@ def _steps_that_see(patch: Patch, function: str) -> None:
 @leak("Q02")
 def chains_lead_to_hidden_rows(patch: Patch) -> None:
     _steps_that_see(patch, "_names_match")
+
+
+@leak("Q02")
+def a_chain_by_canonical_url_leads_to_hidden_rows(patch: Patch) -> None:
+    exact = looked_up_steps.rows
+    seen = Visibility((VisibilityClause(None, AnyClass(), released_only=False),))
+    patch.setattr(looked_up_steps, "rows", lambda step, *what: exact(replace(step, visibility=seen), *what))
 
 
 @leak("Q03")

@@ -29,7 +29,7 @@ PLACES = ("clinic", "laboratory")
 SENSITIVE_PLACES = ("mental-health", "drug-treatment")
 
 
-CODES, KINDS = "urn:twins:codes", "urn:twins:kinds"
+CODES, KINDS, FORM = "urn:twins:codes", "urn:twins:kinds", "urn:twins:form"
 
 
 @dataclass
@@ -171,7 +171,7 @@ class Recipes:
         return {
             "resourceType": "Communication", "status": "completed", "identifier": self.identifier(), "subject": ref("Patient", patient),
             "sent": self.time(), "sender": {"reference": sender}, "recipient": [{"reference": recipient}],
-            "payload": [{"contentString": self.word()}], **more,
+            "payload": [{"contentString": self.word()}], "instantiatesCanonical": [FORM], **more,
         }  # fmt: skip
 
     def provenance(self, target: str, agent: str, **more: Any) -> Json:

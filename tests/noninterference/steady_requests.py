@@ -20,6 +20,9 @@ class SteadyRequests(Criteria, ImportRequests):
         asks += self.steady_histories()
         if any(name.startswith("Location/") for name in self._probes.hidden_ids):
             asks += [Ask.get("near", "Location", [("near", HERE), *more]) for more in ((), (("_summary", "count"),))]
+        if any(name.startswith("Questionnaire/") for name in self._probes.hidden_ids):
+            named = [("instantiates-canonical:Questionnaire.status", "active")]
+            asks += [Ask.get("chained", "Communication", [*named, *more]) for more in ((), (("_summary", "count"),))]
         asks += [Ask.get("everything", f"Patient/{self._patient}/$everything", [("_count", count)]) for count in ("3", "200")]
         since = ("_since", "2000-01-01T00:00:00Z")  # with it, an export has deletions, too
         asks += [Ask.get("export", path, pairs, prefer="respond-async") for path, pairs in (("$export", []), ("Patient/$export", [since]))]

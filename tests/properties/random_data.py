@@ -15,6 +15,7 @@ from fhir_server.search.filters import (
     IdIs,
     NearTo,
     Not,
+    NumbersAre,
     OfPatient,
     Predicate,
     Present,
@@ -47,6 +48,7 @@ TEXTS = ("", "a", "b", "ab", "aba", "abb", "é", "\U0010ffff", "\U0010ffffz", "\
 WORDS = ("a", "b", "ab", "aab", "é", "\U0010ffff", "1")
 POINTS = ((0.6, 0.8, 0.0), (0.6, -0.8, 0.0), (0.0, 0.6, 0.8), (0.1, 0.7, 0.7), (0.0, 0.0, 1.0), (0.0, 0.0, -1.0))
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
+UNITS = ((None, None), (None, None), (None, "a"), ("s1", "a"), ("s2", None), ("", "b"), ("s9", "a"))
 PATIENTS = ("p0", "p1", "p2", "p3")
 CLASSES = range(5)
 _SORTED = tuple(kind for kind in KINDS if kind not in ("words", "position"))
@@ -110,17 +112,23 @@ class Chance(random.Random):
             return UnderUrl(self.choice(("http://y", "http://y/a", "http://"))) if self.random() < 0.3 else RefersTo(self.some(TARGETS))
         if kind == "string":
             return TextIs(self.choice(TEXTS), self.choice(("prefix", "exact", "contains", "equal")))
+        if kind == "position" and self.random() < 0.4:
+            return NumbersAre(self._number(), self._number())
         if kind == "position":
             return NearTo(*self.choice(POINTS), self.choice((0, 0.1, 0.15, 1, 1.2, 1.6, 2)))
         if kind == "words":
             return WordIs(self.choice(WORDS))
-        prefix: Any = self.choice(PREFIXES)
         if kind == "date":
+            prefix: Any = self.choice(PREFIXES)
             lo = self.randint(0, 8)
             return DateIs(prefix, lo, lo + self.randint(1, 4))
+        system, unit = self.choice(UNITS)
+        return replace(self._number(), system=system, unit=unit)
+
+    def _number(self) -> QuantityIs:
+        prefix: Any = self.choice(PREFIXES)
         value = self.choice((0, 0.5, 1))
-        system, unit = self.choice(((None, None), (None, None), (None, "a"), ("s1", "a"), ("s2", None), ("", "b"), ("s9", "a")))
-        return QuantityIs(prefix, value - self.choice((0, 0.5)), value + self.choice((0, 0.5)), value, system, unit)
+        return QuantityIs(prefix, value - self.choice((0, 0.5)), value + self.choice((0, 0.5)), value)
 
     def has(self) -> Has:
         kind = self.choice(KINDS)

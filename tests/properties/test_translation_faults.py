@@ -14,6 +14,8 @@ from fhir_server.search.filters import (
     AllOf,
     AnyOf,
     NearTo,
+    NumbersAre,
+    QuantityIs,
     WordIs,
 )
 from fhir_server.search.visibility import Visibility, VisibilityClause
@@ -21,6 +23,8 @@ from fhir_server.store import Row, conditions
 from fhir_server.store.sqlite import reader, sorting, steps, transaction, translate
 from tests.properties.random_data import CLASSES
 from tests.properties.store_comparison import disagreements
+
+ANY = QuantityIs("gt", -9, -9, -9)
 
 
 def rewritten(old: str, new: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -200,6 +204,9 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a chained sort key sees all patients": sort_step_sees(every_patient),
     "a word is found within another": predicate(WordIs, lambda word, names: ("instr(x.words, ?) > 0", (word.word,))),
     "near is between two heights": predicate(NearTo, lambda near, names: ("x.z >= ? AND x.z <= ?", near.bounds)),
+    "only the first of two numbers counts": predicate(
+        NumbersAre, lambda test, names: translate._numbers(NumbersAre(test.first, ANY), names)
+    ),
     "least for greatest": rewritten("max(x.", "min(x."),
 }
 

@@ -145,7 +145,6 @@ REFUSED = [
     ("Observation", "_list", "$current-problems", "id of a List"),
     ("Observation", "_list", "a,,b", "id of a List"),
     ("Observation", "_list:not", "a", "modifier 'not'"),
-    ("AuditEvent", "_list", "a", "not supported"),
     ("Observation", "code:", "x", "modifier ''"),
     ("Observation", "code:exact", "x", "modifier 'exact'"),
     ("Observation", "subject:Practitioner", "1", "modifier 'Practitioner'"),

@@ -46,7 +46,7 @@ REFUSED = [
     ("Observation", "subject:Patient", "Observation cannot be sorted by 'subject:Patient'."),
     ("Observation", "subject:Patient.", "Patient cannot be sorted by ''."),
     ("Observation", "_has:Provenance:target:recorded", "Observation cannot be sorted by '_has:Provenance:target:recorded'."),
-    ("AuditEvent", "patient.birthdate", "AuditEvent supports neither chained parameters nor _has."),
+    ("AuditEvent", "patient.birthdate", "AuditEvent cannot be sorted by chained parameters."),
     ("Provenance", "target.value", "Name the type, as in target:"),
 ]
 

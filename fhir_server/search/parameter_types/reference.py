@@ -1,7 +1,8 @@
 """Search parameters of type ``reference``, and canonicals (http://hl7.org/fhir/R4/search.html#reference).
 
 A target is ``Type/id`` for a resource of this server, whether the reference is relative, begins with the server's base URL or ends
-in ``/_history/n``. Any other target is the absolute URL or URN as written. A versioned canonical is also found without its version.
+in ``/_history/n``. Any other target is the absolute URL or URN as written. A canonical is also found without its version and fragment;
+one without a version is also indexed as ``url|``, by which chained parameters tell it from one with a version.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ def extract(value: Any, base: str = "") -> Iterable[Found]:
         return (((target_text(text, base),), ("reference",)),) if type(text) is str and text[:1] not in ("", "#") else ()
     if type(value) is not str or value[:1] in ("", "#"):
         return ()
-    unversioned = value.partition("|")[0]
-    return [((target_text(unversioned, base),), ()), *((((value,), ()),) if unversioned != value else ())]
+    whole = value.partition("#")[0]
+    url, separator, _ = whole.partition("|")
+    versioned = whole if separator else whole + "|"
+    return [((target_text(url, base),), ()), ((versioned,), ()), *([((value,), ())] if value != whole else [])]
 
 
 def extract_more(value: Any) -> Iterable[More]:

@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.errors import Problem
 from fhir_server.search.filters import AllOf, Filter, Present, ReferredBy, Step
-from fhir_server.search.limits import MAX_STEP_ROWS
+from fhir_server.search.limits import MAX_STEP_ROWS, too_many_step_rows
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import conditions
 from fhir_server.store.conditions import after_prefix
@@ -52,8 +51,4 @@ class MongoSteps:
         return None if len(found) > MAX_STEP_ROWS else found
 
     def unresolved(self, step: Step) -> Filter:
-        raise Problem(
-            "invalid",
-            f"A chained parameter or _has leads to more than {MAX_STEP_ROWS} resources of type {step.type}. Narrow it, or search for these "
-            "resources first.",
-        )
+        raise too_many_step_rows(step.type, MAX_STEP_ROWS)

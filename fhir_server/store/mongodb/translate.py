@@ -20,6 +20,7 @@ from fhir_server.search.filters import (
     IdIs,
     NearTo,
     Not,
+    NumbersAre,
     OfPatient,
     Present,
     QuantityIs,
@@ -303,8 +304,16 @@ def in_range(lo: float, hi: float) -> Query:
     return {"$eq": lo} if lo == hi else {"$gte": lo, "$lt": hi}
 
 
+def _number(predicate: QuantityIs) -> Query:
+    return _NUMBER[predicate.prefix](float(predicate.lo), float(predicate.hi), float(predicate.value))
+
+
+def _numbers(predicate: NumbersAre) -> Query:
+    return {"z": _number(predicate.first)["v"], "x": _number(predicate.second)["v"]}
+
+
 def _quantity(predicate: QuantityIs) -> Query:
-    number = _NUMBER[predicate.prefix](float(predicate.lo), float(predicate.hi), float(predicate.value))
+    number = _number(predicate)
     if predicate.system is not None:
         return {**number, "s": predicate.system, **({} if predicate.unit is None else {"k": predicate.unit})}
     return number if predicate.unit is None else {**number, "$or": [{"k": predicate.unit}, {"u": predicate.unit}]}
@@ -317,4 +326,5 @@ _PREDICATES: Final[dict[str, Callable[[Any], Query]]] = {
     "words": lambda predicate: _contains(f" {predicate.word} "),
     "date": lambda predicate: _DATE[predicate.prefix](predicate.lo, predicate.hi),
     "quantity": _quantity,
+    "position": _numbers,
 }

@@ -24,6 +24,7 @@ from fhir_server.search.filters import (
     Has,
     IdIs,
     NearTo,
+    NumbersAre,
     QuantityIs,
     RefersTo,
     TextIs,
@@ -322,7 +323,7 @@ def _index_bounds(predicate: object) -> Sql | None:
             return _DATE_BOUNDS[prefix](lo, hi) if prefix in _DATE_BOUNDS else None
         case NearTo():
             return _NO_MORE
-        case QuantityIs(prefix):
+        case QuantityIs(prefix) | NumbersAre(QuantityIs(prefix)):
             return None if prefix == "ne" else _NO_MORE
     return None
 

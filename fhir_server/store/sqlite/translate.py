@@ -24,6 +24,7 @@ from fhir_server.search.filters import (
     IdIs,
     NearTo,
     Not,
+    NumbersAre,
     OfPatient,
     Predicate,
     Present,
@@ -313,8 +314,16 @@ def in_range(lo: float, hi: float) -> Sql:
 
 
 def _quantity(predicate: QuantityIs, names: Names) -> Sql:
-    number = _NUMBER[predicate.prefix](float(predicate.lo), float(predicate.hi), float(predicate.value))
-    return both(number, _unit(predicate, names))
+    return both(_number(predicate), _unit(predicate, names))
+
+
+def _number(predicate: QuantityIs) -> Sql:
+    return _NUMBER[predicate.prefix](float(predicate.lo), float(predicate.hi), float(predicate.value))
+
+
+def _numbers(predicate: NumbersAre, names: Names) -> Sql:
+    (first, first_args), (second, second_args) = _number(predicate.first), _number(predicate.second)
+    return both((first.replace("x.number", "x.z"), first_args), (second.replace("x.number", "x.x"), second_args))
 
 
 def _unit(predicate: QuantityIs, names: Names) -> Sql:
@@ -338,6 +347,7 @@ _PREDICATES: Final[dict[type, Callable[[Any, Names], Sql]]] = {
     UnderUrl: _under,
     TextIs: _text,
     NearTo: _near,
+    NumbersAre: _numbers,
     WordIs: lambda predicate, names: ("instr(x.words, ?) > 0", (f" {predicate.word} ",)),
     DateIs: _date,
     QuantityIs: _quantity,
