@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fhir_server.display import statuses, values
 from fhir_server.display.medicines import name_medicine
-from fhir_server.display.shapes import SHAPES, Shape
+from fhir_server.display.shapes import EXTENSIONS, SHAPES, Shape
 from fhir_server.display.texts import first_code, first_text, objects, plain, values_at
 from fhir_server.web.dates import format_date
 
@@ -143,6 +143,10 @@ def _details(resource: Mapping[str, Any], shape: Shape) -> Iterator[str]:
         for amount in values_at(resource, path):
             if amount is not None:
                 yield f"{label}: {values.money(amount)}"
+    for extension in objects(resource.get("extension")):
+        label, element = EXTENSIONS.get(plain(extension.get("url")), ("", ""))
+        if label:
+            yield f"{label}: {values.money(extension.get(element))}"
     for path, label in _QUANTITIES:
         for amount in values_at(resource, path):
             if amount is not None:

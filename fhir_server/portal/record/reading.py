@@ -71,6 +71,11 @@ class RecordReader:
         following = dict(parse_qsl(urlsplit(links.get("next", "")).query)).get(_PAGE_PARAMETER, "")
         return Found(tuple(matches), included, following, any(entry["search"]["mode"] == "outcome" for entry in entries))
 
+    async def count(self, type: str, query: list[tuple[str, str]]) -> int:
+        """How many of the patient's resources a search finds.  Raises RefusedError."""
+        asked = (("patient", self.caller.patient or ""), *query, ("_summary", "count"))
+        return int(jsontext.parse((await self._get((type,), asked)).body)["total"])
+
     async def read(self, type: str, id: str) -> Json:
         """A resource.  Raises RefusedError."""
         body: Json = jsontext.parse((await self._get((type, id), ())).body)
