@@ -16,9 +16,10 @@ from tests.served import ROOT
 
 # Kinds that give no access by themselves, or that end with what they belong to.
 LASTING = {
-    "client", "demo-client-keys", "federated-subject", "former-user", "history-horizon", "identity-provider", "invitation", "link-tokens",
-    "link-person", "linked-organisation", "linking-key", "load-key", "operation", "package", "package-revision",
-    "recovery-code", "removed-client", "second-factor", "signing-key", "staff-app", "store-fact", "trusted-publisher", "user",
+    "account-preferences", "client", "demo-client-keys", "federated-subject", "former-user", "history-horizon", "identity-provider",
+    "link-person", "linked-organisation", "link-tokens", "linking-key", "load-key", "operation", "package", "package-revision",
+    "invitation", "record-reading", "recovery-code", "removed-client", "second-factor", "signing-key", "staff-app", "store-fact",
+    "trusted-publisher", "user",
 }  # fmt: skip
 COUNTS_AND_LOCKS = {
     "async-job", "async-slot", "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account",

@@ -1,7 +1,7 @@
 """A new result on a page of its own, for people who want to be asked before it is shown.
 
-Until the person asks for it, a result is nowhere in the pages but for its name and its date: lists, the first page, trends and the page of the
-value itself are made without the rest of it.
+Until the person asks for it, the pages have a result's name and date alone: lists, the first page, trends and the page of the value itself
+are made without the rest of it.
 """
 
 from __future__ import annotations

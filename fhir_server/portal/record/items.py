@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fhir_server.consent.security_labels import REPORTED_BY
-from fhir_server.display import Row, build_row, values
+from fhir_server.display import Row, build_heading, build_row, values, warnings
 from fhir_server.display.texts import first_text, objects, plain
 from fhir_server.portal.record.names import Json, with_names
 from fhir_server.portal.record.reading import Found
@@ -33,7 +33,7 @@ class Item:
     """A resource in a list.
 
     ``id``        its logical id; ``type``: its resource type
-    ``row``       what it says
+    ``row``       what it says; of an Observation, the details are those that change its meaning
     ``found``     what was measured, one text each; ``range``: the reference ranges
     ``notes``     comments
     ``members``   the values of a report
@@ -68,18 +68,19 @@ def item(resource: Json, included: Mapping[str, Json], seen: Seen = _ALL) -> Ite
     is_new = seen.is_new(resource, included)
     if not seen.holds(resource, included):
         return replace(_shown(resource, included, seen), is_new=is_new)
-    row = build_row(resource, included, files_elsewhere=True)
-    return Item(resource["resourceType"], str(resource["id"]), Row(row.what, "", (), row.when), is_new=is_new, is_held=True)
+    row = replace(build_heading(resource, included), standing="")
+    return Item(resource["resourceType"], str(resource["id"]), row, is_new=is_new, is_held=True)
 
 
 def _shown(resource: Json, included: Mapping[str, Json], seen: Seen) -> Item:
     named = with_names(resource, included)
-    row = build_row(named, included, files_elsewhere=True)
     type, id, reported = resource["resourceType"], str(resource["id"]), _is_reported(resource)
     if type == "Observation":
         notes = tuple(filter(None, (plain(note.get("text")) for note in objects(resource.get("note")))))
         found, is_corrected = tuple(values.results(named)), resource.get("status") in _CORRECTED
+        row = replace(build_heading(named, included), details=tuple(warnings(named)))
         return Item(type, id, row, found, values.reference_ranges(named), notes, is_corrected, reported=reported)
+    row = build_row(named, included, files_elsewhere=True)
     if type == "DiagnosticReport":
         members = tuple(item(one, included, seen) for one in values_of(resource, included))
         return Item(type, id, row, members=members, files=tuple(_files(objects(resource.get("presentedForm")))), reported=reported)

@@ -1,7 +1,7 @@
 """What an account keeps about a record: when the person last opened each section, and which results they asked to see.
 
-It is stored with the account and never read by the FHIR API, so it is no part of the record.  It holds times of the person's own acts and ids of
-rows that the person was shown, and nothing that follows from rows that the person may not see.
+It is stored with the account and never read by the FHIR API, so it is no part of the record.  It holds times of the person's own acts and
+ids of rows that the person was shown, and nothing that follows from rows that the person may not see.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prescriptions and statements of one medicine as one entry.
 
-They belong together if one is based on or derived from the other, or if they name the same medicine by a coding or by a Medication.  Only what
-the searches gave is joined: an entry has each of them as a part of its own, with its words and its id.
+They belong together if one is based on or derived from the other, or if they name the same medicine by a coding or by a Medication.
+Only what the searches gave is joined: an entry has each of them as a part of its own, with its words and its id.
 """
 
 from __future__ import annotations

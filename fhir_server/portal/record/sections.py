@@ -140,7 +140,7 @@ SECTIONS: Final = (
         _listing("past", "Past visits", "Encounter", "-date"),
         _listing("off", "Canceled", "Appointment", "-date", ("status", "cancelled")),
         _listing("missed", "Missed", "Appointment", "-date", ("status", "noshow")),
-    ), news=("coming", "past")),
+    ), news=("coming",)),
     Section("appointments", "All appointments", "Coming and past appointments, whatever became of them", (
         _listing("appointments", "All appointments", "Appointment", "-date"),
     )),
@@ -160,7 +160,7 @@ SECTIONS: Final = (
         _observations("social", "Social history", "social-history"),
         _observations("other", "Other observations", "", ("category:not", _CATEGORIES)),
     )),
-    Section("messages", "Messages", "Messages to and from the practice", (MESSAGES,), news=("messages",)),
+    Section("messages", "Messages", "Messages to and from the practice", (MESSAGES,)),
     Section("requests", "Requests", "What the practice was asked to do or to decide, and what became of it", (
         TASKS,
         _listing("closed", "Closed", "Task", "-authored-on", ("status", _CLOSED)),

@@ -36,7 +36,7 @@ class Seen:
 
     def is_new(self, resource: Json, included: Mapping[str, Json]) -> bool:
         """Whether the resource, or a value of the report, arrived after the person opened the list."""
-        return self.opened is not None and self._arrived(resource, included) > self.opened
+        return self.opened is not None and any(self._arrival(one) > self.opened for one in (resource, *members(resource, included)))
 
     def holds(self, resource: Json, included: Mapping[str, Json]) -> bool:
         """Whether this is a result that the person has not asked for since it arrived."""
