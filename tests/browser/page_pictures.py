@@ -30,7 +30,7 @@ ACCOUNTS = {
     "proxy-full": ("proxy-full", "Alex"),
 }
 ACCOUNT_PAGES = {"start": "/", "sharing": "/sharing", "use-a-code": "/accept", "apps": "/apps", "links": "/links", "security": "/account"}
-SHOWN = ("overview", "results", "value", "medicines", "visits")
+SHOWN = ("overview", "results", "medicines", "visits")
 
 
 def main() -> None:

@@ -246,7 +246,12 @@ def test_tested_pages_are_distinct_and_some_have_a_problem(walk: Walk) -> None:
     for name, reach in PAGES.items():
         reach(Walk.fresh(walk.browser, walk.origin))
         titles[walk.browser.title] = titles.get(walk.browser.title, "") + name
-    alike = ["consentconsent open", "errorrecord that is not open", "appsaccount with open menus", "recordrecord of a teenagerrecord with open menus"]
+    alike = [
+        "consentconsent open",
+        "errorrecord that is not open",
+        "appsaccount with open menus",
+        "recordrecord of a teenagerrecord with open menus",
+    ]
     assert [names for names in titles.values() if names not in PAGES] == alike
     assert any(title.startswith("Problem: ") for title in titles)
 

@@ -140,7 +140,7 @@ SECTIONS: Final = (
         _listing("past", "Past visits", "Encounter", "-date"),
         _listing("off", "Canceled", "Appointment", "-date", ("status", "cancelled")),
         _listing("missed", "Missed", "Appointment", "-date", ("status", "noshow")),
-    ), news=("coming",)),
+    )),
     Section("appointments", "All appointments", "Coming and past appointments, whatever became of them", (
         _listing("appointments", "All appointments", "Appointment", "-date"),
     )),
@@ -164,7 +164,7 @@ SECTIONS: Final = (
     Section("requests", "Requests", "What the practice was asked to do or to decide, and what became of it", (
         TASKS,
         _listing("closed", "Closed", "Task", "-authored-on", ("status", _CLOSED)),
-    ), news=("open",)),
+    )),
     Section("bills", "Insurance and bills", "Insurance, accounts, statements and what an insurer paid", (
         _listing("insurance", "Insurance", "Coverage", "-_lastUpdated"),
         ACCOUNTS,
