@@ -11,6 +11,7 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
+from fhir_server.portal.record.sections import SECTIONS
 from tests.browser.browser_session import APP, PASSWORD, STATE, Walk
 from tests.browser.conftest import Command
 
@@ -254,6 +255,14 @@ def test_tested_pages_are_distinct_and_some_have_a_problem(walk: Walk) -> None:
     ]
     assert [names for names in titles.values() if names not in PAGES] == alike
     assert any(title.startswith("Problem: ") for title in titles)
+
+
+def test_portal_f1_8_each_page_of_a_record_fits_a_phone_and_has_no_script(walk: Walk) -> None:
+    home = record(walk, "parent-a", "Toni").browser.current_url.removeprefix(walk.origin)
+    for path in (home, *(f"{home}/{section.slug}" for section in SECTIONS)):
+        walk.visit(path)
+        assert too_wide(walk, 390) == [], path
+        assert walk.all("script") == [], path
 
 
 def tab_to(walk: Walk, selector: str) -> None:

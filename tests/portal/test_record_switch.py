@@ -67,3 +67,23 @@ def test_portal_f2_4_a_page_narrows_with_the_12th_birthday(site: RecordPages) ->
         site.served.at(instant)
         reader = site.reader("parent-a")
         assert ("zz sensitive" in reader.page(f"{reader.address('Charlie')}/results")) is seen
+
+
+def test_permissions_that_are_kept_end_with_the_level_of_a_grant(site: RecordPages) -> None:
+    """The same person in the same session: full access that becomes standard narrows the next page."""
+    reader = site.reader("proxy-full")
+    path = f"{reader.address('Alex')}/medicines"
+    assert all("sertraline" in reader.page(path) for _ in range(2))
+    grant = site.served.get(site.served.token(), "Consent/proxy-full-of-adult").json
+    grant["category"][2]["coding"][0]["code"] = "standard"
+    site.write(grant)
+    page = reader.page(path)
+    assert "sertraline" not in page and "lisinopril" in page
+
+
+def test_permissions_that_are_kept_are_those_of_one_person_and_record(site: RecordPages) -> None:
+    """Pages of two people and two records in turn: each has its own."""
+    full, standard = site.reader("proxy-full"), site.reader("proxy-standard")
+    for _ in range(2):
+        assert "sertraline" in full.page(f"{full.address('Alex')}/medicines")
+        assert "sertraline" not in standard.page(f"{standard.address('Alex')}/medicines")
