@@ -29,7 +29,7 @@ class Authenticator:
     def __init__(self, store: Store, resolver: PermissionResolver) -> None:
         self._store = store
         self._resolver = resolver
-        self._cache: OrderedDict[bytes, Permissions] = OrderedDict()
+        self._cache: OrderedDict[bytes | Principal, Permissions] = OrderedDict()  # by a token's digest, or by who opens a page
 
     async def authenticate(
         self, snapshot: Snapshot, authorization: str | None, now: int, expected: tuple[str, str] | None = None, proven: str = ""
@@ -59,6 +59,16 @@ class Authenticator:
             raise Problem("unauthenticated", "The access token is not valid.")
         if principal.administers:
             raise Problem("forbidden", "This access token is for the administration of accounts, not for FHIR.")
+        return await self._resolve(snapshot, principal, now, key)
+
+    async def permissions_of_page(self, snapshot: Snapshot, principal: Principal, now: int) -> Permissions:
+        """The permissions of the person for whom a page asks; kept like those of a token.  The snapshot is not that of a transaction."""
+        cached = self._cache.get(principal)
+        if cached is not None and await _is_current(cached, snapshot, now):
+            return cached
+        return await self._resolve(snapshot, principal, now, principal)
+
+    async def _resolve(self, snapshot: Snapshot, principal: Principal, now: int, key: bytes | Principal) -> Permissions:
         permissions = self._cache[key] = await self._resolver.resolve(snapshot, principal, now, is_committed=True)
         self._cache.move_to_end(key)
         if len(self._cache) > _CACHE_SIZE:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fhir_server.display import statuses, values
 from fhir_server.display.medicines import name_medicine
-from fhir_server.display.shapes import SHAPES, Shape
+from fhir_server.display.shapes import EXTENSIONS, SHAPES, Shape
 from fhir_server.display.texts import first_code, first_text, objects, plain, values_at
 from fhir_server.web.dates import format_date
 
@@ -43,19 +43,16 @@ class Row:
 _NOT_DONE: Final = {"Immunization": "Not given", "MedicationAdministration": "Not given", "MedicationDispense": "Not handed out"}
 
 
-def _is_not_done(resource: Mapping[str, Any]) -> bool:
-    marks = ("notDone", "notPerformed", "notGiven", "wasNotGiven")  # the last three: STU3 and DSTU2
-    return any(resource.get(name) not in (None, False) for name in marks) or "not-done" in statuses.codes(resource)
-
-
+_NOT_DONE_MARKS: Final = ("notDone", "notPerformed", "notGiven", "wasNotGiven")  # the last three: STU3 and DSTU2
 # What a resource negates: how its name then begins; "": by its type
 _NEGATIONS: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...]] = (
     (lambda resource: resource.get("doNotPerform") not in (None, False), "Do not take"),
     (lambda resource: resource.get("wasNotTaken") not in (None, False), "Not taken"),
-    (lambda resource: first_code(resource, "taken") == "n" or "not-taken" in statuses.codes(resource), "Not taken"),
-    (_is_not_done, ""),
-    (lambda resource: "refuted" in statuses.codes(resource), "Ruled out"),
+    (lambda resource: first_code(resource, "taken") == "n", "Not taken"),
+    (lambda resource: any(resource.get(name) not in (None, False) for name in _NOT_DONE_MARKS), ""),
 )
+# The same by codes of its statuses
+_NEGATING_CODES: Final = {"not-taken": "Not taken", "not-done": "", "refuted": "Ruled out"}
 _TAKEN: Final = {"n": "Not taken", "unk": "Not known whether it is taken", "na": "Whether it is taken does not apply"}
 # Quantities of vaccinations, administrations and dispenses
 _QUANTITIES: Final = (("dosage.dose", "Dose"), ("dosage.quantity", "Dose"), ("doseQuantity", "Dose"), ("quantity", "Amount"))
@@ -86,15 +83,23 @@ def build_row(
     ``included``         resources of the same answer by ``Type/id``
     ``files_elsewhere``  whether the page offers the resource's files beside the row; otherwise the row says that they are missing
     """
+    heading, shape = build_heading(resource, included), SHAPES[str(resource["resourceType"])]
+    details = tuple(dict.fromkeys((*_details(resource, shape), *(() if files_elsewhere else _missing_files(resource)))))
+    return replace(heading, details=details)
+
+
+def build_heading(resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]] | None = None) -> Row:
+    """What :func:`build_row` makes, without details."""
     type = str(resource["resourceType"])
     shape = SHAPES[type]
     name = name_medicine(resource, included or {}) if type.startswith("Medication") else _name(resource, shape)
     not_done = _NOT_DONE.get(type, "Not done")
-    negated = list(dict.fromkeys(words or not_done for applies, words in _NEGATIONS if applies(resource)))
+    said = [words for applies, words in _NEGATIONS if applies(resource)]
+    coded = [_NEGATING_CODES[code] for code in statuses.codes(resource) if code in _NEGATING_CODES]
+    negated = list(dict.fromkeys(words or not_done for words in (*said, *coded)))
     date = _DATE.match(next(filter(None, (first_text(resource, path) for path in shape.dates)), ""))
     what = f"{' and '.join(negated)}: {name}" if negated else name
-    details = tuple(dict.fromkeys((*_details(resource, shape), *(() if files_elsewhere else _missing_files(resource)))))
-    return Row(what, _standing(resource), details, date.group() if date else "")
+    return Row(what, _standing(resource), (), date.group() if date else "")
 
 
 def _name(resource: Mapping[str, Any], shape: Shape) -> str:
@@ -127,13 +132,18 @@ def _standing(resource: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, [statuses.describe(resource), reason, *extra]))
 
 
-def _details(resource: Mapping[str, Any], shape: Shape) -> Iterator[str]:
+def warnings(resource: Mapping[str, Any]) -> Iterator[str]:
+    """What changes the meaning of all that the resource says."""
     if "modifierExtension" in resource or "implicitRules" in resource:
         yield _UNKNOWN_CHANGE
+    if resource["resourceType"] == "Observation" and "focus" in resource:
+        yield f"Not about the patient, but about: {first_text(resource, 'focus') or 'someone or something that was not named'}"
+
+
+def _details(resource: Mapping[str, Any], shape: Shape) -> Iterator[str]:
+    yield from warnings(resource)
     if resource["resourceType"] == "Observation":
         yield from values.results(resource)
-        if "focus" in resource:
-            yield f"Not about the patient, but about: {first_text(resource, 'focus') or 'someone or something that was not named'}"
         if ranges := values.reference_ranges(resource):
             yield f"Reference range: {ranges}"
     for label, paths in shape.details:
@@ -143,6 +153,10 @@ def _details(resource: Mapping[str, Any], shape: Shape) -> Iterator[str]:
         for amount in values_at(resource, path):
             if amount is not None:
                 yield f"{label}: {values.money(amount)}"
+    for extension in objects(resource.get("extension")):
+        label, element = EXTENSIONS.get(plain(extension.get("url")), ("", ""))
+        if label:
+            yield f"{label}: {values.money(extension.get(element))}"
     for path, label in _QUANTITIES:
         for amount in values_at(resource, path):
             if amount is not None:

@@ -135,6 +135,11 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ),
     ),
     "Account": Shape(("name", "type"), ("servicePeriod.start",), (("", ("description",)), ("Until", ("servicePeriod.end",)))),
+    "Task": Shape(
+        ("code", "description"),
+        ("authoredOn", "lastModified"),
+        (("", ("description",)), ("Reason for the status", ("statusReason",)), ("At present with", ("owner",))),
+    ),
     "Invoice": Shape(
         ("type", "identifier.value"), ("date",), (("To pay by", ("paymentTerms",)),), (("Total", "totalGross"), ("Net", "totalNet"))
     ),
@@ -146,4 +151,6 @@ SHAPES: Final[Mapping[str, Shape]] = {
         (("Paid by the insurer", "payment.amount"),),
     ),
 }
+# Amounts of money in extensions, by their URL
+EXTENSIONS: Final = {"https://fhir-server.example/ig/StructureDefinition/account-balance": ("Balance", "valueMoney")}
 TYPES: Final = tuple(SHAPES)

@@ -218,6 +218,19 @@ _BENEFIT: Final = {
     "cancelled": "Canceled",
     "draft": "Not decided yet",
 }
+_TASK: Final = {
+    "draft": "Not sent yet",
+    "requested": "Sent: nobody has looked at it yet",
+    "received": "Received",
+    "accepted": "Accepted",
+    "ready": "Accepted",
+    "in-progress": "In progress",
+    "on-hold": "On hold: something is needed first",
+    "rejected": "Declined",
+    "failed": "Could not be done",
+    "completed": "Done",
+    "cancelled": "Canceled",
+}
 _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "AllergyIntolerance": _CLINICAL,
     "Condition": _CLINICAL,
@@ -240,6 +253,7 @@ _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "FamilyMemberHistory": _FAMILY,
     "Coverage": _COVERAGE,
     "Account": _ACCOUNT,
+    "Task": _TASK,
     "Invoice": _INVOICE,
     "ChargeItem": _CHARGE,
     "ExplanationOfBenefit": _BENEFIT,

@@ -19,7 +19,8 @@ def plain(value: object) -> str:
     """Return a text as one line without control and direction characters, cut to :data:`MAX_TEXT`; "" for anything else."""
     if not isinstance(value, str):
         return ""
-    line = " ".join("".join(map(_kept, value)).split())
+    kept = value if value.isascii() and value.isprintable() else "".join(map(_kept, value))  # such a text has nothing to drop
+    line = " ".join(kept.split())
     return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"
 
 
@@ -71,6 +72,8 @@ def first_code(resource: object, *paths: str) -> str:
     """Return the code at the first path that has one: a plain string (``status``), or the code of a CodeableConcept's coding."""
     for path in paths:
         for found in values_at(resource, path):
+            if isinstance(found, str) and (code := plain(found)):
+                return code.lower()
             codings = objects(found.get("coding")) if isinstance(found, dict) else []
             candidates = [found, *(coding.get("code") for coding in codings)]
             if code := next(filter(None, map(plain, candidates)), ""):

@@ -180,7 +180,7 @@ class Service:
         self, snapshot: Snapshot, request: Request, audit: AuditContext, expected: tuple[str, str] | None = None
     ) -> Permissions:
         if request.caller is not None:
-            audit.permissions = await self.authenticator.permissions_of(snapshot, request.caller, request.now)
+            audit.permissions = await self.authenticator.permissions_of_page(snapshot, request.caller, request.now)
             return audit.permissions
         authorization = request.headers.get("authorization")
         audit.permissions = await self.authenticator.authenticate(snapshot, authorization, request.now, expected, request.proven)

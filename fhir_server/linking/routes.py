@@ -18,7 +18,7 @@ from fhir_server.linking.organizations import Organization
 from fhir_server.linking.pages import render
 from fhir_server.linking.persons import RecordPerson
 from fhir_server.linking.queries import SECTIONS
-from fhir_server.smart.accounts import cookies, sessions
+from fhir_server.smart.accounts import cookies, page_sessions, sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind
@@ -111,7 +111,7 @@ class LinkPages:
     # parts
 
     async def session(self, request: Request) -> Session | None:
-        return await sessions.current(self.context.smart, self._cookie(request))
+        return await page_sessions.current(self.context.smart, self._cookie(request))
 
     def signed_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """Call ``handler`` with the current session; without one, redirect to sign-in, which leads back to the list."""

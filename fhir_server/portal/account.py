@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from fhir_server.portal import connected_apps, page_handlers
+from fhir_server.portal import connected_apps, page_handlers, preferences
+from fhir_server.portal.preferences import Preferences
 from fhir_server.smart.accounts import account_events, browser_names, reauthentication, second_factor, sessions, users
 from fhir_server.smart.accounts.account_events import AccountEvent
 from fhir_server.smart.accounts.sessions import Session
@@ -36,6 +37,7 @@ _REQUIRED: Final = "A work account requires two-step verification. You can set u
 _DONE: Final = {
     "password": "Your password was changed. You were signed out everywhere else, and apps lost access that lasts while you are signed in.",
     "sessions": "The selected sessions were signed out.",
+    "results": "Your choice about new test results was saved.",
     "second": "Two-step verification was turned off. You were signed out everywhere else.",
 }
 _EVENT_KINDS: Final[dict[str, account_events.EventKind]] = {"password": "password", "second": "second-ended"}
@@ -64,6 +66,14 @@ class AccountPages:
         except (ValueError, TimeoutError) as error:
             return await self._page(session, str(error) or _WRONG_PASSWORD)
         return await self._finish_change(request, user, "password")
+
+    async def choose_results(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        """Whether the person is asked before a new result is shown.  It protects nothing, so no password is asked for."""
+        now = self.smart.now()
+        before = await preferences.load(self.smart.store, session.user, now)
+        since = (before.ask_since or now) if form.get("ask") == "yes" else None
+        await preferences.save(self.smart.store, session.user, Preferences(since))
+        return page_handlers.redirect_to(PATH, done="results")
 
     async def end_sessions(self, request: Request, session: Session, form: dict[str, str]) -> Response:
         selected = [listed for listed in await sessions.list_all(self.smart, session.user) if f"end-{digest(listed.key)}" in form]
@@ -158,6 +168,7 @@ class AccountPages:
             "contact": addresses.masked(contact.address) if contact else "",
             "required": second_factor.is_required(smart, user),
             "activity": describe_events(await account_events.list_events(smart.store, user, smart.now()), zone),
+            "asks": (await preferences.load(smart.store, user, smart.now())).ask_since is not None,
             "sessions": [(digest(listed.key), listed, format_instant(listed.started, zone)) for listed in open_sessions],
         }
         return page_handlers.render(smart, "my_account.html", 400 if problem else 200, session=session, problem=problem, done=done, **view)
@@ -179,6 +190,7 @@ def add_account(routes: APIRouter, smart: SmartContext) -> None:
     routes.add_api_route(PATH, page_handlers.show_handler(smart, PATH, pages.show), methods=["GET"])
     handlers = {
         "/account/password": pages.change_password,
+        "/account/results": pages.choose_results,
         "/account/sessions": pages.end_sessions,
         "/account/second": pages.start_setup,
         "/account/second/confirm": pages.confirm_setup,

@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from fhir_server.smart.accounts import cookies, sessions
+from fhir_server.smart.accounts import cookies, page_sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.web.forms import NO_STORE, SAME_ORIGIN_OPENER, BadFormError, Form, page_headers, read_form
@@ -47,6 +47,11 @@ def session_cookie(smart: SmartContext, request: Request) -> str:
     return cookies.session_cookie(smart, request)
 
 
+async def current_session(smart: SmartContext, request: Request) -> Session | None:
+    """The session of this browser, with the records that its person may open; None if nobody is signed in."""
+    return await page_sessions.current(smart, session_cookie(smart, request))
+
+
 def with_cookie(smart: SmartContext, response: Response, value: str) -> Response:
     """Set the session cookie on ``response`` and return it."""
     return cookies.with_session_cookie(smart, response, value)
@@ -56,7 +61,7 @@ def show_handler(smart: SmartContext, path: str, handler: ShowHandler) -> Callab
     """Call ``handler`` with the current session; without one, redirect to sign-in, which leads back to ``path``."""
 
     async def guarded(request: Request) -> Response:
-        session = await sessions.current(smart, session_cookie(smart, request))
+        session = await current_session(smart, request)
         return redirect_to("/sign-in", next=path) if session is None else await handler(request, session)
 
     return guarded
@@ -75,7 +80,7 @@ def form_handler(smart: SmartContext, path: str, handler: FormHandler) -> Callab
             return render_failure(smart, str(error))
         if not cookies.is_own_form(smart, request, dict(form).get("token", "")):
             return render_failure(smart, _FORGED, 403)
-        session = await sessions.current(smart, session_cookie(smart, request))
+        session = await current_session(smart, request)
         return redirect_to("/sign-in", next=path, lapsed="yes") if session is None else await handler(request, session, dict(form))
 
     return guarded

@@ -17,16 +17,15 @@ from fhir_server.portal.context import NotYourRecordError, PortalContext
 from fhir_server.portal.ehr_pages import add_charts
 from fhir_server.portal.join import add_join
 from fhir_server.portal.proxy_grants import ProxyGrant
-from fhir_server.portal.record import add_record, addresses
+from fhir_server.portal.record import add_record
 from fhir_server.portal.record.reading import Ask
 from fhir_server.portal.sharing import SharingFormError
 from fhir_server.portal.wording import LEVELS, RELATIONSHIPS
 from fhir_server.smart import demo
-from fhir_server.smart.accounts import account_events, sessions
+from fhir_server.smart.accounts import account_events, page_sessions
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.context import MINUTE, SmartContext, digest, new_secret
-from fhir_server.smart.core.persons import RecordChoice
 from fhir_server.smart.core.security_events import SecurityEvent, SecurityEventKind, patient_references
 from fhir_server.web.dates import format_instant, format_instant_date
 
@@ -49,20 +48,16 @@ class PortalPages:
         self.smart = context.smart
 
     async def show_start(self, request: Request) -> Response:
-        session = await sessions.current(self.smart, page_handlers.session_cookie(self.smart, request))
+        session = await page_handlers.current_session(self.smart, request)
         if session is None:
             return page_handlers.render(self.smart, "welcome.html", fhir_base=self.smart.fhir_base, apps=self._apps_to_try())
         now = self.smart.now()
-        records = [(self._address(session.user, record), record) for record in await self.context.records(session.user, now)]
+        records = session.records or [("", record) for record in await self.context.records(session.user, now)]
         may_share = await self.context.may_share(session.user, now)
         events = await account_events.list_events(self.smart.store, session.user, now)
         changes = describe_events(account_events.changes_since_last_sign_in(events), self.smart.zone)
         view: dict[str, Any] = {"records": records, "may_share": may_share, "changes": changes, "apps": self._apps_to_try()}
         return page_handlers.render(self.smart, "start.html", session=session, **view)
-
-    def _address(self, user: User, record: RecordChoice) -> str:
-        """Where the record is opened; "" for a clinician's charts, which are opened from a list of their own."""
-        return f"{addresses.PATH}/{addresses.key_of(self.smart, user, record.patient)}" if user.role == "patient" else ""
 
     def _apps_to_try(self) -> tuple[tuple[str, str, str], ...]:
         return demo.APPS_TO_TRY if self.smart.is_demo else ()
@@ -204,20 +199,21 @@ class PortalPages:
         except activation_codes.CodeRefusedError as refused:
             earlier = await activation_codes.find_accepted(self.smart.store, session.user, form.get("code", ""))
             if earlier is not None:
-                return await self._accepted_page(session, *earlier, now)
+                return await self._accepted_page(session, *earlier)
             await self.smart.record(SecurityEvent("use-code", False, session.user.username))
             return self._code_form(session, form, str(refused))
         about = (*patient_references(invitation.patient), f"Consent/{invitation.consent}", f"RelatedPerson/{invitation.related_person}")
         await self.smart.record(SecurityEvent("use-code", username=user.username, about=about))
-        return await self._accepted_page(session, user, invitation, now)
+        return await self._accepted_page(session, user, invitation)
 
     def _code_form(self, session: Session, form: dict[str, str], problem: str = "", invalid_field: str = "") -> Response:
         view = {"typed": form.get("code", ""), "problem": problem, "invalid_field": invalid_field}
         return page_handlers.render(self.smart, "accept.html", 400 if problem else 200, session=session, **view)
 
-    async def _accepted_page(self, session: Session, user: User, invitation: Invitation, now: int) -> Response:
+    async def _accepted_page(self, session: Session, user: User, invitation: Invitation) -> Response:
         """The session goes on as it is: a code proves nobody's identity."""
-        choice = next((record for record in await self.context.records(user, now) if record.patient == invitation.patient), None)
+        session = await page_sessions.with_records(self.smart, session, user)
+        choice = next((record for _, record in session.records if record.patient == invitation.patient), None)
         return page_handlers.render(self.smart, "accepted.html", session=session, choice=choice)
 
     # connected apps

@@ -11,6 +11,7 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
+from fhir_server.portal.record.sections import SECTIONS
 from tests.browser.browser_session import APP, PASSWORD, STATE, Walk
 from tests.browser.conftest import Command
 
@@ -39,6 +40,7 @@ PAGES: dict[str, Callable[[Walk], object]] = {
     "code refused": lambda walk: walk.visit("/accept", "newly-adult").fill(code="AAAA").press("button.primary"),
     "apps": lambda walk: (walk.ask().sign_in("parent-b").pick("child").press("button[value=allow]"), walk.visit("/apps")),
     "links": lambda walk: walk.visit("/links", "adult"),
+    "account with open menus": lambda walk: [summary.click() for summary in walk.visit("/apps", "parent-a").all("summary")],
     "account": lambda walk: (walk.visit("/account", "adult"), Walk.fresh(walk.browser, walk.origin).visit("/account", "adult")),
     "account refused": lambda walk: (
         walk.visit("/account", "adult").fill(**{"password-password": "Wrong-pass-2026", "new": NEW, "again": NEW})
@@ -66,6 +68,7 @@ PAGES: dict[str, Callable[[Walk], object]] = {
     "record of a teenager": lambda walk: record(walk, "parent-a", "Toni"),
     "record with open menus": lambda walk: [summary.click() for summary in record(walk, "adult").all("summary")],
     "results": lambda walk: record(walk, "adult", page="/results"),
+    "medicines": lambda walk: record(walk, "adult", page="/medicines"),
     "vital signs": lambda walk: record(walk, "adult", page="/vital-signs"),
     "value": lambda walk: record(walk, "adult", page="/vital-signs").press("a.what"),
     "documents": lambda walk: record(walk, "parent-a", "Toni", "/documents"),
@@ -258,14 +261,27 @@ def test_tested_pages_are_distinct_and_some_have_a_problem(walk: Walk) -> None:
     for name, reach in PAGES.items():
         reach(Walk.fresh(walk.browser, walk.origin))
         titles[walk.browser.title] = titles.get(walk.browser.title, "") + name
-    alike = ["consentconsent open", "errorrecord that is not open", "recordrecord of a teenagerrecord with open menus"]
+    alike = [
+        "consentconsent open",
+        "errorrecord that is not open",
+        "appsaccount with open menus",
+        "recordrecord of a teenagerrecord with open menus",
+    ]
     assert [names for names in titles.values() if names not in PAGES] == alike
     assert any(title.startswith("Problem: ") for title in titles)
 
 
+def test_portal_f1_8_each_page_of_a_record_fits_a_phone_and_has_no_script(walk: Walk) -> None:
+    home = record(walk, "parent-a", "Toni").browser.current_url.removeprefix(walk.origin)
+    for path in (home, *(f"{home}/{section.slug}" for section in SECTIONS)):
+        walk.visit(path)
+        assert too_wide(walk, 390) == [], path
+        assert walk.all("script") == [], path
+
+
 def tab_to(walk: Walk, selector: str) -> None:
     """Press Tab until this control has the focus, and check that the focus is visible."""
-    for _ in range(12):
+    for _ in range(20):
         ActionChains(walk.browser).send_keys(Keys.TAB).perform()
         if walk.browser.execute_script("return document.activeElement.matches(arguments[0])", selector):
             style, width = walk.browser.execute_script(RING)

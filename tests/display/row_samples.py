@@ -130,7 +130,7 @@ SAMPLES = [
     Sample("note", observation(valueInteger=1, note=[{"text": "Sample too old"}]), "LDL", "Final", ("1", "Note: Sample too old")),
     Sample("comments of DSTU2", observation(valueInteger=1, comments="Repeat"), "LDL", "Final", ("1", "Note: Repeat")),
     Sample("focus", observation(valueInteger=1, focus=[{"display": "Donor"}]), "LDL", "Final", (
-        "1", "Not about the patient, but about: Donor",
+        "Not about the patient, but about: Donor", "1",
     )),
     Sample(
         "modifier", observation(valueInteger=1, modifierExtension=[{"url": "x"}]), "LDL", "Final",

@@ -248,3 +248,9 @@ def test_linked_pages_format_every_date_in_words(worlds: Worlds) -> None:
     assert all(f"inked on {told}" in text for text in texts)
     assert "2 January 2026" in texts[0]
     assert not [found for text in texts for found in re.findall(r"\d{4}-\d\d(?:-\d\d)?", text)]
+
+
+def test_linked_accounts_have_the_switch_between_records_and_the_menu(worlds: Worlds) -> None:
+    page = worlds.ours.http.get("/links").text
+    assert re.search(r'class="switch".*?href="/r/[^"]+"', page, re.DOTALL)
+    assert page.index('class="menu"') < page.index("<h1>")

@@ -299,9 +299,9 @@ def test_commands_that_change_records_obey_read_only(sqlite: Operator, tmp_path:
 
 # Outside the FHIR API and SCIM: whatever is no GET and not STILL_OPEN.  A new path belongs into one of the two.
 REFUSED = {
-    "/accept", "/account/password", "/account/second", "/account/second/confirm", "/account/second/end", "/links", "/links/{id}/unlink",
-    "/oauth/register", "/oauth/register/{client_id}", "/register-app", "/set-password", "/sharing", "/sharing/code", "/sharing/end",
-    "/sharing/withdraw",
+    "/accept", "/account/password", "/account/results", "/account/second", "/account/second/confirm", "/account/second/end",
+    "/links", "/links/{id}/unlink", "/oauth/register", "/oauth/register/{client_id}", "/register-app", "/set-password",
+    "/sharing", "/sharing/code", "/r/{key}/reports/{id}", "/r/{key}/{section}/{id}", "/sharing/end", "/sharing/withdraw",
 }  # fmt: skip
 
 

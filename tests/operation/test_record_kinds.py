@@ -16,11 +16,10 @@ from tests.served import ROOT
 
 # Kinds that give no access by themselves, or that end with what they belong to.
 LASTING = {
-    "client", "contact", "contact-address", "demo-client-keys", "federated-subject", "former-user", "health-card-key", "history-horizon",
-    "identity-provider", "invitation", "link-person", "link-tokens", "linked-organisation", "linking-key", "load-key", "operation",
-    "package", "package-revision",
+    "account-preferences", "client", "contact", "contact-address", "demo-client-keys", "federated-subject", "former-user",
+    "health-card-key", "history-horizon", "identity-provider", "invitation", "link-person", "link-tokens", "linked-organisation",
+    "linking-key", "load-key", "notice", "operation", "package", "package-revision", "pending-contact", "record-reading",
     "recovery-code", "removed-client", "second-factor", "signing-key", "staff-app", "store-fact", "trusted-publisher", "user",
-    "notice", "pending-contact",
 }  # fmt: skip
 COUNTS_AND_LOCKS = {
     "async-job", "async-slot", "account-events", "app-as-allowed", "apps-after-sign-out", "attempt", "changing-account",

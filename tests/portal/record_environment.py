@@ -20,11 +20,22 @@ from tests.smart.environment import Browser
 _SESSION = re.compile(r'name="token" value="[^"]*"')
 
 
+class _OneLoop(Browser):
+    """A browser whose requests run in the event loop of the server, which a store in a file needs."""
+
+    def __init__(self, app: Any, served: Served) -> None:
+        super().__init__(app)
+        self._served = served
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self._served.run(self._sent(method, path, options))
+
+
 class RecordPages:
     """The server; :meth:`reader` signs a person in."""
 
-    def __init__(self) -> None:
-        self.served: Served = seeded()
+    def __init__(self, served: Served | None = None) -> None:
+        self.served: Served = served or seeded()
         pages = FastAPI()
         smart: SmartContext = self.served.parts.smart
         pages.include_router(routes.router(smart))
@@ -32,7 +43,7 @@ class RecordPages:
         self.app: Any = RootApp(self.served.api, pages)
 
     def reader(self, username: str) -> Reader:
-        visitor = Visitor(Browser(self.app))
+        visitor = Visitor(_OneLoop(self.app, self.served))
         assert visitor.send("/sign-in", "/sign-in", username=username, password=demo.PASSWORD).status_code == 303
         return Reader(visitor)
 

@@ -18,6 +18,7 @@ Ask = Callable[[Request], Awaitable[Response]]
 Json = dict[str, Any]
 PAGE: Final = 50
 _PAGE_PARAMETER: Final = "_page"
+_NO_TOTAL: Final = ("_total", "none")  # no page shows it, and counting a long record costs more than a page of it
 
 
 class RefusedError(Exception):
@@ -60,7 +61,7 @@ class RecordReader:
 
     async def search(self, type: str, query: list[tuple[str, str]], cursor: str = "", count: int = PAGE) -> Found:
         """Search the patient's resources of a type.  Raises RefusedError."""
-        asked = [("patient", self.caller.patient or ""), *query, ("_count", str(count))]
+        asked = [("patient", self.caller.patient or ""), *query, ("_count", str(count)), _NO_TOTAL]
         if cursor:
             asked.append((_PAGE_PARAMETER, cursor))
         bundle = jsontext.parse((await self._get((type,), tuple(asked))).body)

@@ -28,15 +28,33 @@ class Listing:
     query: tuple[tuple[str, str], ...]
     layout: Layout = "rows"
 
+    @property
+    def conditions(self) -> tuple[tuple[str, str], ...]:
+        """The part of the query that decides what is found, not how it is given out."""
+        return tuple((name, value) for name, value in self.query if not name.startswith("_"))
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A page of the record.  ``slug``: its name in URLs; ``about``: what it is, on the first page of the record."""
+    """A page of the record.
+
+    ``slug``      its name in URLs
+    ``about``     what it is, on the first page of the record
+    ``news``      the slugs of the lists that can make it new on the first page
+    ``current``, ``ended``  the slugs of the lists of medicines whose entries are joined
+    """
 
     slug: str
     title: str
     about: str
     listings: tuple[Listing, ...]
+    news: tuple[str, ...] = ()
+    current: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+
+    @property
+    def joined(self) -> tuple[str, ...]:
+        return (*self.current, *self.ended)
 
     def listing(self, slug: str) -> Listing | None:
         return next((listing for listing in self.listings if listing.slug == slug), None)
@@ -75,6 +93,7 @@ _ENDED_ORDERS: Final = "completed,stopped,cancelled"
 _ENDED_STATEMENTS: Final = "completed,stopped,not-taken"
 _STILL_TAKEN: Final = ("status:not", f"{_ENDED_STATEMENTS},entered-in-error")
 _PAST_PROBLEMS: Final = "inactive,remission,resolved"
+_CLOSED: Final = "completed,rejected,failed,cancelled"
 _OFF: Final = "cancelled,noshow"
 _VERIFIED: Final = ("verification-status:not", "entered-in-error")
 _CATEGORIES: Final = "laboratory,vital-signs,social-history"
@@ -88,10 +107,14 @@ REPORTS: Final = _listing(
     "reports", "Reports", "DiagnosticReport", "-date", _NOT_WITHDRAWN, ("_include", "DiagnosticReport:result"), layout="reports"
 )  # fmt: skip
 
+MESSAGES: Final = _listing("messages", "Messages", "Communication", "-sent")
+TASKS: Final = _listing("open", "Open", "Task", "-authored-on", ("status:not", f"{_CLOSED},entered-in-error"))
+ACCOUNTS: Final = _listing("accounts", "Accounts", "Account", "-period")
+
 SECTIONS: Final = (
     Section("results", "Test results", "Reports of the laboratory and others, and each value", (
         REPORTS, _observations("values", "Single values", "laboratory"),
-    )),
+    ), news=("reports", "values")),
     Section("medicines", "Medicines", "What was prescribed, and what is reported as taken", (
         _medicines("prescribed", "Prescribed now", "MedicationRequest", "-authoredon", ("status:not", f"{_ENDED_ORDERS},entered-in-error")),
         _medicines("taken", "Reported as taken", "MedicationStatement", "-effective", _STILL_TAKEN),
@@ -99,7 +122,7 @@ SECTIONS: Final = (
         _medicines("no-longer-taken", "No longer taken", "MedicationStatement", "-effective", ("status", _ENDED_STATEMENTS)),
         _medicines("handed-out", "Handed out by a pharmacy", "MedicationDispense", "-whenhandedover"),
         _medicines("given", "Given during a visit", "MedicationAdministration", "-effective-time"),
-    )),
+    ), news=("prescribed",), current=("prescribed", "taken"), ended=("ended", "no-longer-taken")),
     Section("health-issues", "Health issues", "Diagnoses and problems", (
         _listing("current", "Current", "Condition", "-onset-date", ("clinical-status:not", _PAST_PROBLEMS), _VERIFIED),
         _listing("past", "Past", "Condition", "-onset-date", ("clinical-status", _PAST_PROBLEMS), _VERIFIED),
@@ -118,7 +141,8 @@ SECTIONS: Final = (
     Section("visits", "Visits", "Coming appointments and past visits", (
         COMING,
         _listing("past", "Past visits", "Encounter", "-date"),
-        _listing("off", "Canceled or missed", "Appointment", "-date", ("status", _OFF)),
+        _listing("off", "Canceled", "Appointment", "-date", ("status", "cancelled")),
+        _listing("missed", "Missed", "Appointment", "-date", ("status", "noshow")),
     )),
     Section("appointments", "All appointments", "Coming and past appointments, whatever became of them", (
         _listing("appointments", "All appointments", "Appointment", "-date"),
@@ -128,7 +152,7 @@ SECTIONS: Final = (
     )),
     Section("documents", "Notes and documents", "Doctors’ notes, letters and other documents", (
         _listing("documents", "Notes and documents", "DocumentReference", "-date", layout="documents"),
-    )),
+    ), news=("documents",)),
     Section("care", "Care team and goals", "The people who treat and help, goals and plans", (
         _listing("team", "Care team", "CareTeam", "-date"),
         _listing("goals", "Goals", "Goal", "-start-date", ("lifecycle-status:not", "entered-in-error")),
@@ -139,16 +163,18 @@ SECTIONS: Final = (
         _observations("social", "Social history", "social-history"),
         _observations("other", "Other observations", "", ("category:not", _CATEGORIES)),
     )),
-    Section("messages", "Messages", "Messages to and from the practice", (
-        _listing("messages", "Messages", "Communication", "-sent"),
+    Section("messages", "Messages", "Messages to and from the practice", (MESSAGES,)),
+    Section("requests", "Requests", "What the practice was asked to do or to decide, and what became of it", (
+        TASKS,
+        _listing("closed", "Closed", "Task", "-authored-on", ("status", _CLOSED)),
     )),
     Section("bills", "Insurance and bills", "Insurance, accounts, statements and what an insurer paid", (
         _listing("insurance", "Insurance", "Coverage", "-_lastUpdated"),
-        _listing("accounts", "Accounts", "Account", "-period"),
+        ACCOUNTS,
         _listing("statements", "Statements", "Invoice", "-date"),
         Listing("charges", "Charges", "ChargeItem", (("_sort", "-occurrence"),)),  # R4 has no parameter for their status
         _listing("benefits", "What an insurer paid", "ExplanationOfBenefit", "-created", ("status:not", "entered-in-error")),
-    )),
+    ), news=("statements",)),
 )  # fmt: skip
 
 

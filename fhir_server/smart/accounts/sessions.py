@@ -18,6 +18,7 @@ from fhir_server.smart.accounts import session_use, users
 from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import SESSION_IDLE, SESSION_LIFE, SmartContext, digest, new_secret
+from fhir_server.smart.core.persons import RecordChoice
 from fhir_server.smart.core.token_grants import SESSION, SESSION_SEEN, session_end
 
 
@@ -33,7 +34,8 @@ class Session(msgspec.Struct, frozen=True):
     """A session: its user, when it started (microseconds), and the ``token`` that its forms must send.
 
     ``key`` identifies the session in grants that end with it (``online_access``).  ``authenticated`` is when the person last proved
-    who they are, in microseconds (OpenID ``auth_time``); 0 if that is not known.  ``amr`` says how (RFC 8176).
+    who they are, in microseconds (OpenID ``auth_time``); 0 if that is not known.  ``amr`` says how (RFC 8176).  ``records`` are those that
+    the switch on a page offers, with the paths of their pages (:mod:`page_sessions`).
     """
 
     user: User
@@ -42,6 +44,7 @@ class Session(msgspec.Struct, frozen=True):
     key: str = ""
     authenticated: int = 0
     amr: tuple[str, ...] = ()
+    records: tuple[tuple[str, RecordChoice], ...] = ()
 
 
 class OpenSession(msgspec.Struct, frozen=True):
