@@ -83,7 +83,7 @@ def build_row(
     ``included``         resources of the same answer by ``Type/id``
     ``files_elsewhere``  whether the page offers the resource's files beside the row; otherwise the row says that they are missing
     """
-    heading, shape = build_heading(resource, included), SHAPES[str(resource["resourceType"])]
+    heading, shape = build_heading(resource, included), SHAPES.get(str(resource["resourceType"]), ANY)
     details = tuple(dict.fromkeys((*_details(resource, shape), *(() if files_elsewhere else _missing_files(resource)))))
     return replace(heading, details=details)
 

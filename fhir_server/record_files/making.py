@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from fhir_server.record_files.task import LENGTH_BYTES, Task
+from fhir_server.record_files.task import LENGTH_BYTES, TOO_LARGE, Task
 
 _PROCESSES: Final = 2
 
@@ -36,8 +37,10 @@ class FileMaker:
             except BaseException:
                 await _end(process)
                 raise
-        if process.returncode:
+        if process.returncode in (TOO_LARGE, -signal.SIGXCPU):
             raise TooLargeError
+        if process.returncode:
+            raise RuntimeError(f"The process that makes files ended with status {process.returncode}.")
         return made
 
 

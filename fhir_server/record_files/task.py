@@ -8,6 +8,8 @@ import msgspec
 
 Kind = Literal["html", "pdf"]
 LENGTH_BYTES: Final = 8
+TOO_LARGE: Final = 3
+"""The exit status of a process whose file would be too large."""
 
 
 class Task(msgspec.Struct):
@@ -21,6 +23,8 @@ class Task(msgspec.Struct):
     ``period``        which part of the record was asked for, in words
     ``withheld``      what the person's view leaves out, in the policy's words; "" if nothing
     ``is_part``       whether the record has more than this Bundle
+    ``seconds``       CPU time that it may take
+    ``most``          bytes that the file may have
     """
 
     kind: Kind
@@ -31,3 +35,5 @@ class Task(msgspec.Struct):
     period: str
     withheld: str = ""
     is_part: bool = False
+    seconds: int = 20
+    most: int = 64 * 1024 * 1024

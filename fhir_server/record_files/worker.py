@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import resource
 import sys
-from typing import Final
 
 import msgspec
 
 from fhir_server.record_files import content, page
-from fhir_server.record_files.task import LENGTH_BYTES, Task
-
-CPU_SECONDS: Final = 20
-MOST_BYTES: Final = 64 * 1024 * 1024
-TOO_LARGE: Final = 3
-"""The exit status of a process whose file would be too large."""
+from fhir_server.record_files.task import LENGTH_BYTES, TOO_LARGE, Task
 
 
 def make(task: Task, bundle: bytes) -> bytes:
@@ -32,11 +26,11 @@ def make(task: Task, bundle: bytes) -> bytes:
 
 def main() -> None:
     """Make one file."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     source = sys.stdin.buffer
     task = msgspec.msgpack.decode(source.read(int.from_bytes(source.read(LENGTH_BYTES))), type=Task)
+    resource.setrlimit(resource.RLIMIT_CPU, (task.seconds, resource.RLIM_INFINITY))  # then SIGXCPU ends the process
     made = make(task, source.read())
-    if len(made) > MOST_BYTES:
+    if len(made) > task.most:
         sys.exit(TOO_LARGE)
     sys.stdout.buffer.write(made)
 

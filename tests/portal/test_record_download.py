@@ -221,10 +221,35 @@ def operations(site: RecordPages) -> Counter[str]:
     return Counter(query.rpartition("/")[2] for query in queries if "/$" in query)
 
 
-def test_a_file_that_takes_too_long_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = Task("html", "A", "Your record", "H", "now", "all")
-    bundle = {"resourceType": "Bundle", "entry": [{"resource": condition("one", "word"), "search": {"mode": "match"}}]}
-    made = asyncio.run(FileMaker().make(task, json.dumps(bundle).encode()))
-    assert b"word" in made and made == worker.make(task, json.dumps(bundle).encode())
+def made(bundle: bytes, **task: Any) -> bytes:
+    asked = Task(**{"kind": "html", "name": "A", "relation": "Your record", "organization": "H", "made": "now", "period": "all", **task})
+    file = asyncio.run(FileMaker().make(asked, bundle))
+    assert file == worker.make(asked, bundle)
+    return file
+
+
+def bundle_of(count: int) -> bytes:
+    rows = [{"resource": condition(f"row-{number}", "word"), "search": {"mode": "match"}} for number in range(count)]
+    return json.dumps({"resourceType": "Bundle", "entry": rows}).encode()
+
+
+def test_a_file_that_is_too_large_or_takes_too_long_is_none() -> None:
+    assert b"word" in made(bundle_of(1)) and made(bundle_of(1), kind="pdf").startswith(b"%PDF")
     with pytest.raises(TooLargeError):
-        asyncio.run(FileMaker().make(task, b"no Bundle"))
+        made(bundle_of(1), most=100)
+    with pytest.raises(TooLargeError):
+        made(bundle_of(50_000), kind="pdf", seconds=1)
+    with pytest.raises(RuntimeError):
+        made(b"no Bundle")
+
+
+def test_portal_f3_a_file_that_is_too_large_gets_400_with_words(site: RecordPages, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: FileMaker, task: Task, bundle: bytes) -> bytes:
+        raise TooLargeError
+
+    reader = site.reader("adult")
+    path = reader.address("Alex")
+    monkeypatch.setattr(FileMaker, "make", refuse)
+    answer = reader.open(f"{path}/download/file?format=pdf")
+    assert answer.status_code == 400 and "too large" in answer.text
+    assert reader.open(f"{path}/download/file?format=json").status_code == 200
