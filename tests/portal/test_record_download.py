@@ -8,14 +8,20 @@ import re
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fhir_server.portal.context import PortalContext
 from fhir_server.portal.record import download
 from fhir_server.record_files import worker
 from fhir_server.record_files.making import FileMaker, TooLargeError
 from fhir_server.record_files.task import Task
+from fhir_server.smart.accounts.users import User
+from fhir_server.smart.core.persons import RecordChoice
+from fhir_server.smart.core.scopes import resource_scopes
+from fhir_server.smart.tokens.tokens import Principal
 from tests.audit.test_audit_event_search import events, officer
 from tests.portal.pdf_text import text_of
 from tests.portal.record_environment import Reader, RecordPages
@@ -105,21 +111,39 @@ def test_portal_f3_2_names_of_all_scripts_are_whole_or_said_to_be_missing(site: 
     assert "فاطمة" in file(reader, path, "html").decode()
 
 
-def test_portal_f3_3_hidden_rows_change_no_file_of_a_proxy() -> None:
-    """Two worlds, one with hidden diagnoses: all files are the same, and the empty chapter says the same."""
-    with_secrets, without = RecordPages(), RecordPages()
-    for number in range(3):
-        with_secrets.write(secret(number, "teen"))
-        without.write(secret(number, "senior"))
+def of_two_worlds() -> list[list[bytes]]:
+    """All files that a parent gets of a teenager's record: in a world with hidden diagnoses, and in one without."""
+    sites = RecordPages(), RecordPages()
     seen = []
-    for site in (with_secrets, without):
+    for site, patient in zip(sites, ("teen", "senior"), strict=True):  # as many writes at the same instant, of another patient
+        for number in range(3):
+            site.write(secret(number, patient))
         reader = site.reader("parent-a")
         path = reader.address("Toni")
         seen.append([file(reader, path, format) for format in download.FORMATS])
         site.served.close()
+    return seen
+
+
+def test_portal_f3_3_hidden_rows_change_no_file_of_a_proxy() -> None:
+    """Two worlds, one with hidden diagnoses: all files are the same, and an empty chapter says the same."""
+    seen = of_two_worlds()
     assert seen[0] == seen[1]
     assert SECRET not in text_of(seen[0][0]) and SECRET.encode() not in b"".join(seen[0])
     assert "Not available here." in seen[0][1].decode() and "None recorded." not in seen[0][1].decode()
+
+
+def test_portal_f3_3_a_page_that_asks_as_the_system_is_noticed_in_each_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_system(self: PortalContext, user: User, choice: RecordChoice) -> Principal:
+        own = caller(self, user, choice)
+        everything = {"client_clearance": frozenset({"*"}), "scopes": resource_scopes("system/*.rs"), "patient": None}
+        return replace(own, client_kind="backend", person=None, username=None, fhir_user=None, **everything)
+
+    caller = PortalContext.caller
+    monkeypatch.setattr(PortalContext, "caller", as_system)
+    with_secrets, without = of_two_worlds()
+    assert all(one != other for one, other in zip(with_secrets, without, strict=True))
+    assert SECRET in text_of(with_secrets[0]) and SECRET not in text_of(without[0])
 
 
 def test_portal_f3_3_control_the_person_has_the_row_in_each_file(site: RecordPages) -> None:
