@@ -26,7 +26,8 @@ def _chapter(title: str, *types: str, categories: tuple[str, ...] = ()) -> Chapt
 
 
 CHAPTERS: Final = (
-    _chapter("The person", "Patient", "RelatedPerson"),
+    _chapter("The person", "Patient"),
+    _chapter("Family and helpers", "RelatedPerson"),
     _chapter("Health issues", "Condition"),
     _chapter("Allergies", "AllergyIntolerance"),
     _chapter("Medicines", "MedicationRequest", "MedicationStatement", "MedicationDispense", "MedicationAdministration"),

@@ -67,7 +67,7 @@ def build(task: Task, bundle: bytes) -> Content:
         found.setdefault(title, []).append(_entry(resource, named))
     titles = [*(chapter.title for chapter in CHAPTERS), *(title for title in (OTHER, NAMED) if title in found)]
     parts = tuple(Part(title, _newest_first(found.get(title, [])), _empty(task)) for title in titles)
-    facts = (("Record of", task.name), ("Downloaded by", task.relation), ("From", task.organization), ("Made on", task.made))
+    facts = (("Record of", task.name), ("Opened as", task.relation), ("From", task.organization), ("Made on", task.made))
     notes = filter(None, (_PART if task.is_part else "", task.withheld, _ABOUT))
     return Content("Health record", (*facts, ("Contains", task.period)), tuple(notes), parts)
 
