@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fhir_server.display import statuses, values
 from fhir_server.display.medicines import name_medicine
-from fhir_server.display.shapes import EXTENSIONS, SHAPES, Shape
+from fhir_server.display.shapes import ANY, EXTENSIONS, SHAPES, Shape
 from fhir_server.display.texts import first_code, first_text, objects, plain, values_at
 from fhir_server.web.dates import format_date
 
@@ -78,12 +78,12 @@ _WISHES: Final = {
 def build_row(
     resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]] | None = None, *, files_elsewhere: bool = False
 ) -> Row:
-    """Format a resource of a type in :data:`shapes.TYPES`.
+    """Format a resource.  Of a type that is not in :data:`shapes.TYPES`, the row has the name, the date and the status alone.
 
     ``included``         resources of the same answer by ``Type/id``
     ``files_elsewhere``  whether the page offers the resource's files beside the row; otherwise the row says that they are missing
     """
-    heading, shape = build_heading(resource, included), SHAPES[str(resource["resourceType"])]
+    heading, shape = build_heading(resource, included), SHAPES.get(str(resource["resourceType"]), ANY)
     details = tuple(dict.fromkeys((*_details(resource, shape), *(() if files_elsewhere else _missing_files(resource)))))
     return replace(heading, details=details)
 
@@ -91,7 +91,7 @@ def build_row(
 def build_heading(resource: Mapping[str, Any], included: Mapping[str, Mapping[str, Any]] | None = None) -> Row:
     """What :func:`build_row` makes, without details."""
     type = str(resource["resourceType"])
-    shape = SHAPES[type]
+    shape = SHAPES.get(type, ANY)
     name = name_medicine(resource, included or {}) if type.startswith("Medication") else _name(resource, shape)
     not_done = _NOT_DONE.get(type, "Not done")
     said = [words for applies, words in _NEGATIONS if applies(resource)]

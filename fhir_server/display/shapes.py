@@ -154,3 +154,8 @@ SHAPES: Final[Mapping[str, Shape]] = {
 # Amounts of money in extensions, by their URL
 EXTENSIONS: Final = {"https://fhir-server.example/ig/StructureDefinition/account-balance": ("Balance", "valueMoney")}
 TYPES: Final = tuple(SHAPES)
+ANY: Final = Shape(
+    ("code", "type", "title", "name", "description", "category", "deviceName.name", "class", "identifier.value"),
+    ("date", "period.start", "recorded", "created", "authoredOn", "sent", "issued", "occurrenceDateTime", "effectiveDateTime", "dateTime"),
+)
+"""The shape of a type without one of its own."""

@@ -280,17 +280,21 @@ def codes(resource: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def describe(resource: Mapping[str, object]) -> str:
-    """Return what became of a resource, in words: ``Resolved, refuted: this was found not to be so``."""
+    """Return what became of a resource, in words: ``Resolved, refuted: this was found not to be so``.
+
+    Of a type that no page lists: its status as it is, "" if it has none.
+    """
     type = str(resource["resourceType"])
+    known = _WORDS.get(type, {})
     name, words, called = _SECOND.get(type, _NONE)
     status = first_code(resource, *_PLACES.get(type, ("status",)))
     second = first_code(resource, name) if name else ""
     # DSTU2's one status of an allergy is a status or a verification status.
-    if not second and status not in _WORDS[type] and status in words:
+    if not second and status not in known and status in words:
         status, second = "", status
     if not status and not second:
-        return "Status not stated"
-    said = [_WORDS[type].get(status) or _ANY.get(status, f"Status “{status}”")] if status else []
+        return "Status not stated" if known else ""
+    said = [known.get(status) or _ANY.get(status, f"Status “{status}”")] if status else []
     if second:
         said.append(words.get(second, f"{called} “{second}”"))
     text = ", ".join(said)

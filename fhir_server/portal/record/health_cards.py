@@ -16,7 +16,7 @@ import segno
 from fhir_server import jsontext
 from fhir_server.display.texts import objects, plain
 from fhir_server.interactions.vaccine_diseases import against
-from fhir_server.portal.record.names import name_of
+from fhir_server.display.names import name_of
 from fhir_server.web.dates import format_date
 
 MOST_IN_A_CODE: Final = 1195

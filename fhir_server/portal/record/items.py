@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from fhir_server.consent.security_labels import is_persons_report
 from fhir_server.display import Row, build_heading, build_row, values, warnings
+from fhir_server.display.names import Json, with_names
 from fhir_server.display.texts import first_text, objects, plain
-from fhir_server.portal.record.names import Json, with_names
 from fhir_server.portal.record.reading import Found
 from fhir_server.portal.record.seen import Seen
 from fhir_server.portal.record.seen import members as values_of

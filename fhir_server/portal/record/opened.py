@@ -70,5 +70,11 @@ class OpenRecord:
         common: dict[str, Any] = {"session": self.session, "choice": self.choice, "record": self.path, "sections": SECTIONS}
         return page_handlers.render(self.smart, template, **common, seal=self.seal, **view)
 
+    def refusal(self, template: str, problem: str, **view: Any) -> Response:
+        """A form that was not filled in right, with status 400."""
+        page = self.page(template, problem=problem, **view)
+        page.status_code = 400
+        return page
+
     def failure(self, text: str = NOT_HERE, status: int = 404) -> Response:
         return page_handlers.render_failure(self.smart, text, status, self.session)

@@ -14,6 +14,8 @@ from fhir_server.interactions.messages import header_fields
 from fhir_server.portal import page_handlers, preferences
 from fhir_server.portal.context import PortalContext
 from fhir_server.portal.record import addresses, asking, home, items, kept, medicines, sections, trend, vaccination_proof
+from fhir_server.portal.record.access_report import AccessReports
+from fhir_server.portal.record.download import Downloads
 from fhir_server.portal.record.opened import ABSENT, NOT_HERE, OpenRecord
 from fhir_server.portal.record.reading import Ask, RecordReader, RefusedError
 from fhir_server.portal.record.sections import SECTIONS, Section
@@ -159,13 +161,17 @@ def _codings(observation: dict[str, Any]) -> list[dict[str, Any]]:
 
 def add_record(routes: APIRouter, context: PortalContext, ask: Ask) -> None:
     """Add the pages under ``/r``."""
-    pages = RecordPages(context, ask)
+    pages, downloads, reports = RecordPages(context, ask), Downloads(), AccessReports(context)
     root = addresses.PATH + "/{key}"
     shown: dict[str, Show] = {
         root: home.show,
         root + "/reports/{id}": asking.show_report,
         root + "/files/{kind}/{id}/{number}": pages.download,
         **{root + path: show for path, show in vaccination_proof.SHOWN.items()},
+        root + "/download": downloads.show_form,
+        root + "/download/file": downloads.show_file,
+        root + "/access": reports.show,
+        root + "/access/file": reports.show_file,
         root + "/{section}": pages.show_section,
         root + "/{section}/{id}": pages.show_value,
     }

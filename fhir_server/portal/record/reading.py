@@ -77,6 +77,10 @@ class RecordReader:
         body: Json = jsontext.parse((await self._get((type, id), ())).body)
         return body
 
+    async def answer(self, path: tuple[str, ...], query: tuple[tuple[str, str], ...]) -> bytes:
+        """The body of an answer, byte for byte as the API gives it.  Raises RefusedError."""
+        return (await self._get(path, query)).body
+
     async def content(self, name: str) -> Response:
         """The content of a Binary, or of a version of it, by its relative reference; as it is.  Raises RefusedError."""
         return await self._get(tuple(name.split("/")), (), accept="*/*")
