@@ -14,9 +14,9 @@ from typing import Any, Final
 import segno
 
 from fhir_server import jsontext
+from fhir_server.display.names import name_of
 from fhir_server.display.texts import objects, plain
 from fhir_server.interactions.vaccine_diseases import against
-from fhir_server.display.names import name_of
 from fhir_server.web.dates import format_date
 
 MOST_IN_A_CODE: Final = 1195
