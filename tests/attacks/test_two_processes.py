@@ -20,7 +20,8 @@ from fhir_server.smart.tokens.failure_limit import MAX_FAILURES
 from fhir_server.store import open_store
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import fresh_url
-from tests.served import NOON, Served, micros
+from tests.seeded import seeded
+from tests.served import NOON, micros
 from tests.waiting import HANG
 
 ROUNDS, TABS = 6, 8
@@ -37,7 +38,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
 @contextmanager
 def started(url: str, fault: str = "") -> Iterator[Pair]:
     """The URL of a store, and two server processes on it.  ``fault`` is run in each process first."""
-    Served(url, origin=ORIGIN).close()
+    seeded(url, origin=ORIGIN).close()
     processes = Process(url, fault), Process(url, fault)
     try:
         for process in processes:
