@@ -29,9 +29,11 @@ SCOPE = "patient/*.rs offline_access"
 Pair = tuple[str, tuple[Process, Process]]
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    with started(fresh_url() if request.param == "mongodb" else f"sqlite:///{tmp_path / 'fhir.sqlite'}") as pair:
+@pytest.fixture(scope="module", params=["sqlite", "mongodb"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Shared: each test has its own tokens and sessions, and only one of them guesses."""
+    path = tmp_path_factory.mktemp("store") / "fhir.sqlite"
+    with started(fresh_url() if request.param == "mongodb" else f"sqlite:///{path}") as pair:
         yield pair
 
 
