@@ -20,7 +20,7 @@ def put(served: Served, resource: dict[str, Any]) -> int:
 
 def filled(*resources: dict[str, Any]) -> Served:
     """A server on a store in memory, with the seed records and these resources."""
-    return _with(Served(), resources)
+    return _with(seeded(), resources)
 
 
 def _with(server: Served, resources: tuple[dict[str, Any], ...]) -> Served:

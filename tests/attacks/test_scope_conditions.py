@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_server.smart.core.scopes import parse
+from tests.seeded import seeded
 from tests.served import Served
 
 _RELEASE = "https://fhir-server.example/ig/StructureDefinition/release-at"
@@ -29,7 +30,7 @@ def _report(id: str, results: tuple[str, ...]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     """Three reports that look alike to the patient except for their names; one depends on an unreleased result."""
-    made = Served()
+    made = seeded()
     held = _observation("laboratory", id="held", extension=[{"url": _RELEASE, "valueInstant": "2030-01-01T00:00:00Z"}])
     rows = (
         held,
@@ -64,7 +65,7 @@ def test_scope_conditions_do_not_match_hidden_references(served: Served) -> None
 
 
 def test_scope_conditions_match_reference_once_target_is_visible() -> None:
-    served = Served()
+    served = seeded()
     held = _observation("laboratory", id="held", extension=[{"url": _RELEASE, "valueInstant": "2026-11-22T00:00:00Z"}])
     for row in (held, _report("of-held", ("held",))):
         served.request(served.token(), "PUT", f"{row['resourceType']}/{row['id']}", body=row)

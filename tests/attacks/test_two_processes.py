@@ -20,7 +20,8 @@ from fhir_server.smart.tokens.failure_limit import MAX_FAILURES
 from fhir_server.store import open_store
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import fresh_url
-from tests.served import NOON, Served, micros
+from tests.seeded import seeded
+from tests.served import NOON, micros
 from tests.waiting import HANG
 
 ROUNDS, TABS = 6, 8
@@ -28,16 +29,18 @@ SCOPE = "patient/*.rs offline_access"
 Pair = tuple[str, tuple[Process, Process]]
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    with started(fresh_url() if request.param == "mongodb" else f"sqlite:///{tmp_path / 'fhir.sqlite'}") as pair:
+@pytest.fixture(scope="module", params=["sqlite", "mongodb"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Shared: each test has its own tokens and sessions, and only one of them guesses."""
+    path = tmp_path_factory.mktemp("store") / "fhir.sqlite"
+    with started(fresh_url() if request.param == "mongodb" else f"sqlite:///{path}") as pair:
         yield pair
 
 
 @contextmanager
 def started(url: str, fault: str = "") -> Iterator[Pair]:
     """The URL of a store, and two server processes on it.  ``fault`` is run in each process first."""
-    Served(url, origin=ORIGIN).close()
+    seeded(url, origin=ORIGIN).close()
     processes = Process(url, fault), Process(url, fault)
     try:
         for process in processes:

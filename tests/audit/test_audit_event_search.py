@@ -252,7 +252,7 @@ def write_hidden(served: Served, *, into_their_records: bool) -> None:
 
 def answers(*, hidden_rows: bool) -> dict[str, list[str]]:
     """Each caller's AuditEvents after the same requests by everybody, on a server with or without the hidden rows."""
-    served = Served()
+    served = seeded()
     try:
         write_hidden(served, into_their_records=hidden_rows)
         system, staff = served.token(), clinician(served)

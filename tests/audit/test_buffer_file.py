@@ -15,7 +15,8 @@ from fhir_server.audit.buffer_file import BufferFile, buffer_files, read_buffer
 from fhir_server.errors import Problem
 from fhir_server.store import LogEntry
 from tests.audit.buffering import KEYS, Server, buffered, path
-from tests.served import Served, call
+from tests.seeded import seeded
+from tests.served import call
 
 __all__ = ["path"]
 
@@ -103,7 +104,7 @@ def test_without_the_file_requests_wait_for_the_write(path: Path) -> None:
 
 
 def test_reads_are_answered_during_a_write_of_another_client(tmp_path: Path) -> None:
-    served = Served(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    served = seeded(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     token = served.token()
     begun, ended = threading.Event(), threading.Event()
 

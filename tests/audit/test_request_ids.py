@@ -21,6 +21,7 @@ from fhir_server.root_app import RootApp
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import open_store
 from tests.audit.test_security_events import Journaled
+from tests.seeded import seeded
 from tests.served import KEY, Answer, Served, call, make_store
 
 SENT = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -29,7 +30,7 @@ UNFIT = ["Patient/teen has HIV", "0123456789abcde", "0" * 65, f"{SENT}\u00e9", f
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

@@ -14,20 +14,21 @@ from fhir_server.audit.verification import verify
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.request_ids import request_id
 from fhir_server.smart.core.security_events import SecurityEvent
+from tests.seeded import seeded
 from tests.served import Answer, Served, call
 from tests.waiting import let_others_run
 
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 
 
 @pytest.fixture
 def batched() -> Iterator[Served]:
-    server = Served(audit="batched")
+    server = seeded(audit="batched")
     yield server
     server.close()
 

@@ -17,6 +17,7 @@ from tests.bulk_data.import_files import ASYNC, HOST, Files, ndjson, parameters,
 from tests.bulk_data.polling import finished
 from tests.profiles.cases import CASES
 from tests.profiles.profile_set import package
+from tests.seeded import seeded
 from tests.served import NOON, Served, micros, store_url
 
 CASE = CASES["pattern"]
@@ -36,7 +37,7 @@ def files() -> Files:
 
 @pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def server(request: pytest.FixtureRequest, tmp_path: Path, files: Files) -> Iterator[Served]:
-    served = Served(store_url(request.param, tmp_path), max_resource_bytes=20_000)
+    served = seeded(store_url(request.param, tmp_path), max_resource_bytes=20_000)
     for client in ("limited", "other"):
         served.run(clients.save(served.parts.store, Client(client, client, "backend", "private_key_jwt", "system/*.cruds", jwks=KEYS)))
     yield reaching(served, files)

@@ -17,6 +17,7 @@ from fhir_server.smart.clients import clients
 from fhir_server.smart.clients.clients import Client
 from tests.bulk_data.polling import finished
 from tests.bulk_data.test_bulk_export import GROUP, KEYS, kicked, rows
+from tests.seeded import seeded
 from tests.served import Served, micros, store_url
 
 SINCE = "2026-11-22T00:00:00Z"
@@ -25,7 +26,7 @@ SINCE = "2026-11-22T00:00:00Z"
 @pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
     """The demo's records on the day after they were written."""
-    served = Served(store_url(request.param, tmp_path))
+    served = seeded(store_url(request.param, tmp_path))
     limited = Client("limited", "limited", "backend", "private_key_jwt", "system/*.rs", jwks=KEYS, clearance=("MIXED",))
     served.run(clients.save(served.parts.store, limited))
     assert served.request(served.token(), "PUT", "Group/panel", body=GROUP).status == 201
@@ -74,7 +75,7 @@ def test_deleted_resources_are_named_by_transactions_that_delete_them(server: Se
 @pytest.mark.parametrize(("zone", "hour", "is_found"), [("UTC", 2, True), ("Asia/Tokyo", -5, True), ("America/New_York", 2, False)])
 def test_a_day_of_since_is_that_of_the_institution_for_deletions_too(zone: str, hour: int, is_found: bool) -> None:
     """Deleted ``hour`` hours after midnight UTC."""
-    served = Served(search_timezone=zone)
+    served = seeded(search_timezone=zone)
     midnight = micros("2026-11-22T00:00:00Z")
     served.at(midnight + hour * 3600 * SECOND)
     name = f"Observation/{of(served, served.token(), 'adult')[0]}"

@@ -11,12 +11,13 @@ from fhir_server import jsontext
 from fhir_server.resources import validate
 from tests.bulk_data.polling import finished
 from tests.bulk_data.test_bulk_export import ASYNC, exported, kicked, rows
+from tests.seeded import seeded
 from tests.served import Served
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Served]:
-    served = Served()
+    served = seeded()
     yield served
     served.close()
 

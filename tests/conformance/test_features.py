@@ -10,6 +10,7 @@ import pytest
 
 from tests.conformance import features, report
 from tests.conformance.features import Feature
+from tests.seeded import seeded
 from tests.served import Answer, Served
 
 ABOUT: Final = {"status": "final", "subject": {"reference": "Patient/feature"}}
@@ -60,7 +61,7 @@ FEATURE_ROWS: Final[list[dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    made = Served()
+    made = seeded()
     token = made.token()
     for row in FEATURE_ROWS:
         answer = made.request(token, "PUT", f"{row['resourceType']}/{row['id']}", body=row)

@@ -1,6 +1,6 @@
 """Runs nginx and Caddy with the configurations of ``deploy/`` in front of a real server, on loopback.
 
-What a test has to change of a configuration are names of files, hosts and ports, and the length of two clocks.  Each change must
+What a test has to change of a configuration are names of files, hosts and ports, and the length of three clocks.  Each change must
 find its text, so that a renamed line fails here.
 """
 
@@ -62,7 +62,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 class Proxy:
     """A running proxy with its folder: ``name`` is ``nginx`` or ``caddy``; the server behind it listens on ``upstream``.
 
-    ``quick``: the clocks for heads and bodies have one second, for tests that wait for their end.
+    ``quick``: the clocks for heads, bodies and, with Caddy, idle connections have one second, for tests that wait for their end.
     """
 
     def __init__(self, name: str, folder: Path, upstream: int, *, quick: bool = False) -> None:
@@ -107,7 +107,7 @@ class Proxy:
                 (r"\{\$SITE:\S+\} \{", f"https://localhost:{self.port} {{\n\tbind 127.0.0.1\n\ttls {self.certificate} {self._key}"),
                 (r"\{\$UPSTREAM:\S+\}", f"127.0.0.1:{upstream}"),
                 (r"\n\tlog \{", f"\n\tlog {{\n\t\toutput file {self.folder}/caddy.log"),
-                *([(r"(read_(?:header|body)) \d+s", r"\g<1> 1s")] if quick else []),
+                *([(r"(read_header|read_body|idle) \d+s", r"\g<1> 1s")] if quick else []),
             ],
         )
         main = self.folder / "Caddyfile"

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fhir_server import app as wiring
 from fhir_server import portal
 from fhir_server.smart import demo, routes
-from tests.served import Served
+from tests.seeded import seeded
 from tests.smart.environment import CHALLENGE, VERIFIER, Browser, Page, _grouped, query
 
 NOON = "2026-11-21T12:00:00-05:00"
@@ -23,7 +23,7 @@ class Ehr:
     """A server.  Each visitor has a separate browser."""
 
     def __init__(self, store: str = "memory:") -> None:
-        self.served = Served(store, at=NOON)
+        self.served = seeded(store, at=NOON)
         made = self.served.parts
         self.store, self.smart = made.store, made.smart
         self.app = FastAPI()

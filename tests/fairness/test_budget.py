@@ -167,7 +167,7 @@ PATHS = [
 
 
 def test_reads_in_threads_give_the_same_answers(tmp_path: Path, eager: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Served(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    server = seeded(f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     tokens = [server.token(), server.app_token("adult", "adult"), server.app_token("parent-a", "teen")]
     found = {(token, path): server.get(token, path) for token in tokens for path in PATHS}
     assert len(eager) > len(found) and all(name.startswith("sqlite-reader") for name in eager)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fhir_server.interactions.routing import ROUTES
+from tests.seeded import seeded
 from tests.served import Answer, Served
 
 _FORM = "application/x-www-form-urlencoded"
@@ -41,7 +42,7 @@ _LACKING = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served(max_body_bytes=4000, max_resource_bytes=2000)
+    server = seeded(max_body_bytes=4000, max_resource_bytes=2000)
     yield server
     server.close()
 

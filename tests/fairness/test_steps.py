@@ -15,6 +15,7 @@ import pytest
 
 from fhir_server import audit, budget, sending
 from fhir_server.interactions import batch, bundle_entries, everything, response_bundle
+from tests.seeded import seeded
 from tests.served import Served, call
 
 ENTRIES = 120
@@ -23,7 +24,7 @@ ENTRIES = 120
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setattr(budget, "SLICE", -1.0)
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

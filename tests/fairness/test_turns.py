@@ -10,7 +10,8 @@ import pytest
 
 from fhir_server import turns
 from fhir_server.turns import KnownClients, Turns
-from tests.served import Served, call
+from tests.seeded import seeded
+from tests.served import call
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +162,7 @@ def test_known_clients_are_bounded() -> None:
 
 def test_requests_of_one_person_share_turns_whatever_the_token() -> None:
     """Two tokens of one person are one client; another person is another."""
-    server = Served()
+    server = seeded()
     began: list[Any] = []
     right = server.api._turns.line
 
@@ -180,7 +181,7 @@ def test_requests_of_one_person_share_turns_whatever_the_token() -> None:
 
 
 def test_a_batch_gives_way_to_each_request_of_others() -> None:
-    server = Served()
+    server = seeded()
     token, other = server.token(), server.app_token("adult", "adult")
     assert server.get(token, "Patient/adult").status == server.get(other, "Patient/adult").status == 200
     done: list[str] = []

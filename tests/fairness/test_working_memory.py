@@ -17,7 +17,8 @@ from fhir_server.bodies import BodyLimit, read_body
 from fhir_server.budget import Budget, BudgetLimits
 from fhir_server.errors import Problem
 from fhir_server.memory import Held, WorkingMemory
-from tests.served import Served, call
+from tests.seeded import seeded
+from tests.served import call
 
 LIMIT = BodyLimit(10_000_000, "a test")
 PART = b"x" * 100_000
@@ -170,7 +171,7 @@ def test_without_room_in_the_process_an_answer_is_refused_and_takes_nothing() ->
 @pytest.mark.parametrize("who", ["same", "other"])
 def test_while_half_is_used_a_client_waits_before_its_next_request(who: str) -> None:
     """A client that holds nothing begins at once; one whose answers are on their way begins when they have been sent."""
-    served = Served()
+    served = seeded()
     token, other = served.token(), served.app_token("adult", "adult")
     limits = request_limits(served.settings)._replace(memory=100_000)
     api = FhirApi(served.parts.service, served.parts.clock, served.parts.auditor, limits, {})
@@ -196,7 +197,7 @@ def test_while_half_is_used_a_client_waits_before_its_next_request(who: str) -> 
 
 
 def test_a_request_that_waited_too_long_is_answered_with_when_to_come_again() -> None:
-    served = Served()
+    served = seeded()
     token = served.token()
     assert served.get(token, "Patient/adult").status == 200
     served.api._memory._seconds = 0
@@ -213,7 +214,7 @@ def test_a_request_that_waited_too_long_is_answered_with_when_to_come_again() ->
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 def test_every_request_gives_back_what_it_held(kind: str) -> None:
-    served = Served()
+    served = seeded()
     token = served.token()
     create = {"request": {"method": "POST", "url": "Basic"}, "resource": {"resourceType": "Basic", "code": {"text": "x" * 40_000}}}
     bad = {"request": {"method": "POST", "url": "Basic"}, "resource": {"resourceType": "Basic", "code": 1}}

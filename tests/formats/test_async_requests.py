@@ -213,7 +213,7 @@ def test_a_job_ends_after_a_day(served: Served) -> None:
 @pytest.mark.parametrize("kind", ["sqlite", "mongodb"])
 def test_a_job_survives_a_restart(kind: str, tmp_path: Path) -> None:
     url = store_url(kind, tmp_path)
-    first = Served(url)
+    first = seeded(url)
     token = first.token()
     job, now = begin(first, token, "Patient/teen/$everything?_count=3"), first.get(token, "Patient/teen/$everything?_count=3").json
     first.close()

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from fhir_server.interactions import raw_binary
+from tests.seeded import seeded
 from tests.served import Answer, Served
 
 CONTENT = b"%PDF-1.7\n" + Random(7).randbytes(3000)
@@ -16,7 +17,7 @@ SIZE = len(CONTENT)
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     for id, content, kind in (
         ("file", CONTENT, "application/pdf"),
         ("none", b"", "application/pdf"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Answer, Served, call, store_url
 
 WRITERS = 40
@@ -31,7 +32,7 @@ def written(served: Served, **headers: str) -> list[Answer]:
 
 @pytest.mark.parametrize("kind", ("sqlite", "mongodb"))
 def test_forty_writers_of_one_resource_all_succeed_once(kind: str, tmp_path: Path) -> None:
-    served = Served(store_url(kind, tmp_path))
+    served = seeded(store_url(kind, tmp_path))
     try:
         assert Counter(answer.status for answer in written(served)) == {200: WRITERS - 1, 201: 1}
         entries = served.get(served.token(), f"{NAME}/_history?_count=100").json["entry"]

@@ -11,6 +11,7 @@ import pytest
 from fhir_server.audit import LOG_NAME
 from fhir_server.resources.validate import check
 from tests.filled import served_with
+from tests.seeded import seeded
 from tests.served import Answer, Served
 
 SYSTEM = "urn:test:conditional"
@@ -124,7 +125,7 @@ def test_delete_removes_the_one_match_and_none_is_no_error(served: Served, kind:
 
 @KINDS
 def test_setting_lets_a_delete_remove_several(kind: str) -> None:
-    server = Served(max_conditional_deletes=3)
+    server = seeded(max_conditional_deletes=3)
     try:
         made(server, *["many"] * 4)
         assert sent(server, kind, "DELETE", url("many"))[0] == 412

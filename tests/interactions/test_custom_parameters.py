@@ -12,6 +12,7 @@ from fhir_server.maintenance.erase import ErasedResource, _erase
 from fhir_server.store import Store
 from fhir_server.writing import indexing_steps
 from fhir_server.writing.indexing_steps import WORK, Indexing, index_all, index_next
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
@@ -19,7 +20,7 @@ RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 
 @pytest.fixture(params=("memory", "sqlite", "mongodb"))
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    made = Served(store_url(request.param, tmp_path))
+    made = seeded(store_url(request.param, tmp_path))
     yield made
     made.close()
 
@@ -165,7 +166,7 @@ def test_what_cannot_be_answered_exactly_is_refused_with_the_reason(feed_served:
 
 @pytest.fixture(scope="module")
 def feed_served() -> Iterator[Served]:
-    made = Served()
+    made = seeded()
     yield made
     made.close()
 
@@ -289,7 +290,7 @@ def test_work_that_began_before_another_definition_does_not_complete_the_first_o
 
 def test_a_restart_keeps_it(tmp_path: Path) -> None:
     url = store_url("sqlite", tmp_path)
-    first = Served(url)
+    first = seeded(url)
     put(first, definition())
     put(first, patient("one", "Jonny"))
     index(first)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.seeded import seeded
 from tests.served import Answer, Served
 
 UNKNOWN = ("Observation?colour=red", "?_type=Observation&colour=red", "Patient/adult/Observation?colour=red", "Patient/adult?colour=red",
@@ -15,7 +16,7 @@ LENIENT = {"Prefer": "handling=lenient"}
 
 @pytest.fixture(scope="module")
 def lenient() -> Iterator[Served]:
-    server = Served(search_handling="lenient")
+    server = seeded(search_handling="lenient")
     yield server
     server.close()
 

@@ -132,7 +132,7 @@ def test_references_to_visible_targets_are_searchable(served: Served) -> None:
 
 @pytest.mark.parametrize("url", ("Binary/unseen", f"{BASE}/Binary/unseen"))
 def test_the_url_of_a_hidden_attachment_has_no_part_in_the_order(url: str) -> None:
-    served = Served()
+    served = seeded()
     feed, own = served.token(), served.app_token("adult", "adult", "patient/*.rs")
     later = [{"url": "https://fhir-server.example/ig/StructureDefinition/release-at", "valueInstant": "2030-01-01T00:00:00Z"}]
     result = {**served.get(feed, "Observation/adult-hemoglobin").json, "id": "later", "extension": later}

@@ -10,6 +10,7 @@ import pytest
 from fhir_server import jsontext
 from fhir_server.resources import validate
 from tests.noninterference.resource_factory import LOINC, coded, restriction
+from tests.seeded import seeded
 from tests.served import Served
 
 TEEN = {"reference": "Patient/teen"}
@@ -50,7 +51,7 @@ class Record:
 
 @pytest.fixture(params=["memory", "sqlite"])
 def record(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Record]:
-    served = Served("memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'fhir.sqlite'}")
+    served = seeded("memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'fhir.sqlite'}")
     yield Record(served)
     served.close()
 

@@ -16,6 +16,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
 from fhir_server.api import FhirApi
+from tests.seeded import seeded
 from tests.served import Answer, Served, call
 
 Say = Callable[[Any, Answer], None]
@@ -23,7 +24,7 @@ Say = Callable[[Any, Answer], None]
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
+    server = seeded()
     yield server
     server.close()
 

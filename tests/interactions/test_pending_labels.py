@@ -16,6 +16,7 @@ from fhir_server.writing.propagation import Propagation
 from fhir_server.writing.relabeling_steps import relabel_next
 from fhir_server.writing.row_labeling import RowLabeler
 from tests.interactions.test_lent_labels import ACT, DECLASSIFY, ORDER, REPORT, RESULT, TEEN, VISIT, service
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 ROWS = 28  # several times what the fixture `small` lets one transaction label again
@@ -29,6 +30,12 @@ REQUESTS = (
     "DiagnosticReport?result=Observation/long-3", "Observation/derived", "Observation/derived-again", "Observation/later",
     "Observation/of-later", "Specimen/tube", "Patient/teen/$everything?_count=1000", "Observation?_has:DiagnosticReport:result:_id=long",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _records_are_stored_before_the_tests_change_how(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for kind in ("memory", "sqlite", "mongodb"):
+        seeded(store_url(kind, tmp_path_factory.mktemp("store"))).close()
 
 
 @pytest.fixture
@@ -108,7 +115,7 @@ def without_page_links(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_long_visit_is_hidden_at_once_and_at_every_step(url: str, small: None) -> None:
-    served = Served(url)
+    served = seeded(url)
     try:
         fill(served)
         parent, feed = served.app_token("parent-a", "teen"), served.token()
@@ -149,7 +156,7 @@ def test_long_visit_gets_the_labels_of_a_single_transaction(tmp_path: Path, monk
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ("sqlite", "mongodb"))
 def test_visit_of_thousands_of_rows_is_hidden_at_once(kind: str, tmp_path: Path) -> None:
-    served = Served(store_url(kind, tmp_path))
+    served = seeded(store_url(kind, tmp_path))
     try:
         fill(served, 6000)
         parent, total = served.app_token("parent-a", "teen"), "Observation?encounter=Encounter/long&_summary=count"
@@ -167,7 +174,7 @@ def test_visit_of_thousands_of_rows_is_hidden_at_once(kind: str, tmp_path: Path)
 def test_killed_relabeling_continues_in_the_next_process(tmp_path: Path, small: None) -> None:
     for kind in ("sqlite", "mongodb"):
         url = store_url(kind, tmp_path)
-        served = Served(url)
+        served = seeded(url)
         fill(served)
         hide(served)
         assert step(served) and step(served) and step(served)
@@ -183,7 +190,7 @@ def test_killed_relabeling_continues_in_the_next_process(tmp_path: Path, small: 
 
 
 def test_progress_counts_no_row_twice(small: None) -> None:
-    served = Served()
+    served = seeded()
     fill(served)
     hide(served)
     counts = [pending(served.parts.store, served)]
@@ -195,7 +202,7 @@ def test_progress_counts_no_row_twice(small: None) -> None:
 
 def versions_of_longest_step(patch: pytest.MonkeyPatch) -> int:
     """Hide a visit with rows of 24 versions.  Return how many versions a step labels again at most."""
-    served = Served()
+    served = seeded()
     put(served, "Encounter/long", **visit(False))
     for n in range(6):
         for text in range(24):
@@ -240,7 +247,7 @@ def test_faults_in_marks_are_found(small: None, monkeypatch: pytest.MonkeyPatch,
 
         monkeypatch.setattr(pending_relabeling.Backlog, "_closure", direct)
     with pytest.MonkeyPatch.context() as patch:
-        served = Served()
+        served = seeded()
         fill(served)
         parent = served.app_token("parent-a", "teen")
         answers(served, parent)
@@ -266,7 +273,7 @@ async def _transaction(store: Store) -> Any:
 
 
 def test_rows_written_meanwhile_inherit_what_is_pending(url: str, small: None) -> None:
-    served = Served(url)
+    served = seeded(url)
     try:
         fill(served)
         hide(served)
@@ -287,7 +294,7 @@ def test_pending_sources_that_are_forgotten_are_found(small: None, monkeypatch: 
         pass
 
     monkeypatch.setattr(Propagation, "_hide_if_source_is_pending", nothing)
-    served = Served()
+    served = seeded()
     fill(served)
     hide(served)
     put(served, "Observation/later", **RESULT, **BY_ORDER)
@@ -296,7 +303,7 @@ def test_pending_sources_that_are_forgotten_are_found(small: None, monkeypatch: 
 
 
 def test_hidden_change_of_a_hidden_visit_shows_nothing(url: str, small: None) -> None:
-    served = Served(url)
+    served = seeded(url)
     try:
         fill(served)
         hide(served)
@@ -313,7 +320,7 @@ def test_hidden_change_of_a_hidden_visit_shows_nothing(url: str, small: None) ->
 
 
 def test_row_that_mentions_a_pending_one_is_withheld_meanwhile(url: str, small: None) -> None:
-    served = Served(url)
+    served = seeded(url)
     try:
         fill(served)
         put(served, "DiagnosticReport/mentions", **REPORT, result=[{"reference": "Observation/long-3"}], conclusion="of both")
@@ -328,7 +335,7 @@ def test_row_that_mentions_a_pending_one_is_withheld_meanwhile(url: str, small: 
 
 
 def test_shown_rows_come_back_only_with_their_own_labels(url: str, small: None) -> None:
-    served = Served(url)
+    served = seeded(url)
     try:
         fill(served)
         hide(served)
@@ -349,7 +356,7 @@ def test_shown_rows_come_back_only_with_their_own_labels(url: str, small: None) 
 @pytest.mark.parametrize("bound", ("type", "all"))
 def test_too_many_rows_to_name_are_hidden_by_patient_or_all(small: None, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     monkeypatch.setattr(pending_relabeling, "MAX_IDS" if bound == "type" else "MAX_ROWS", 10)
-    served = Served()
+    served = seeded()
     fill(served)
     parent, other = served.app_token("parent-a", "teen"), served.app_token("adult", "adult")
     count = "Observation?_summary=count"

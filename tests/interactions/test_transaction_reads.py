@@ -74,7 +74,7 @@ READS = (
 
 @pytest.fixture(scope="module", params=["memory:", "sqlite", "mongodb"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = seeded(store_url(request.param, tmp_path_factory.mktemp("store")))
+    served = seeded(store_url(request.param, tmp_path_factory.mktemp("store")), audit="batched")
     yield served
     served.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from fhir_server.cli import main
 from fhir_server.smart.core import signing_keys
 from tests.mongo.shared_mongod import fresh_url
 from tests.served import KEY, NOON, ROOT, Served
+from tests.store_copies import copy_of
 
 STORES = ("sqlite", "mongodb")
 _generate = functools.cache(signing_keys._generate)  # the keys themselves are not tested here, and take a second each
+_teen_records: dict[tuple[str, str], Callable[[str], None]] = {}
 
 
 class Operator:
@@ -48,8 +51,14 @@ def new_operator(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch, name:
 
 
 def teen_record(operator: Operator) -> Served:
-    """A server on the operator's new store, with the record of one teenager."""
-    operator.must("create-store")
-    served = Served(operator.url, seeds=False)
-    served.load(ROOT / "seed_bundles/00-directory.json", ROOT / "seed_bundles/30-teen.json")
-    return served
+    """A server on the operator's new store, with the record of one teenager as the first such server of this process loaded it."""
+    kind = operator.url.partition(":")[0], repr(operator.settings)
+    if kind not in _teen_records:
+        operator.must("create-store")
+        served = Served(operator.url, seeds=False)
+        served.load(ROOT / "seed_bundles/00-directory.json", ROOT / "seed_bundles/30-teen.json")
+        served.close()
+        _teen_records[kind] = copy_of(operator.url)
+    else:
+        _teen_records[kind](operator.url)
+    return Served(operator.url, seeds=False)

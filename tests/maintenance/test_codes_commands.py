@@ -13,6 +13,7 @@ from fhir_server.cli import main
 from fhir_server.maintenance.relabel import relabel_store
 from fhir_server.maintenance.unclassified import unclassified_codes
 from tests.maintenance import made_up_feed
+from tests.seeded import seeded
 from tests.served import Served, make_store, store_url
 
 Run = Callable[..., Result]
@@ -86,7 +87,7 @@ def test_report_command_prints_codes_by_withheld_resources(run: Run, tmp_path: P
 def test_clinics_feed_becomes_usable_with_its_own_lists(kind: str, tmp_path: Path) -> None:
     """Before the import the parent of a teenager sees none of the unknown; after it, the ordinary and nothing sensitive."""
     feed = list(made_up_feed.rows())
-    server = Served(store_url(kind, tmp_path))
+    server = seeded(store_url(kind, tmp_path))
     try:
         file = tmp_path / "feed.ndjson"
         file.write_text("\n".join(json.dumps(row.resource) for row in feed))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.mongo.server_processes import ORIGIN, Process
-from tests.served import Served
+from tests.seeded import seeded
 from tests.waiting import HANG
 
 ROW = "Observation/adult-hemoglobin"
@@ -32,7 +32,7 @@ class Pair(NamedTuple):
 @contextmanager
 def started(url: str, fault: str = "") -> Iterator[Pair]:
     """Fill this empty database with the seeds and start two processes on it.  ``fault`` is run in each process first."""
-    served = Served(url, origin=ORIGIN)
+    served = seeded(url, origin=ORIGIN)
     feed, proxy = served.token(), served.app_token("proxy-full", "adult")
     consent = served.get(feed, CONSENT).json
     assert served.get(proxy, ROW).status == 200

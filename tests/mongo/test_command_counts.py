@@ -12,6 +12,7 @@ import pytest
 from fhir_server.store.mongodb import MongoStore, schema
 from tests.mongo.command_listener import Listener
 from tests.mongo.shared_mongod import fresh_url
+from tests.seeded import seeded
 from tests.served import Served, call
 from tests.waiting import HANG
 
@@ -32,7 +33,7 @@ def served(listener: Listener) -> Iterator[Served]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "_CONFIRMED_SECONDS", HANG)  # avoids the periodic check of the primary, which is not counted here
         patch.setattr(MongoStore, "__init__", lambda store, url, **options: right(store, url, **options, event_listeners=[listener]))
-        served = Served(fresh_url())
+        served = seeded(fresh_url())
         yield served
         served.close()
 

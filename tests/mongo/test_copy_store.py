@@ -26,6 +26,7 @@ from fhir_server.store.mongodb.copying import _MongoCopySide
 from tests.mongo.failpoints import ELECTION, failing, failing_set, url_of
 from tests.mongo.shared_mongod import fresh_url
 from tests.scenarios.test_scenarios import FILES, Scenario
+from tests.seeded import seeded
 from tests.served import KEY, ROOT, Answer, Served, make_store
 from tests.store.samples import put, record
 
@@ -61,7 +62,7 @@ def ignore_progress(what: str, done: int, of: int) -> None:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A store with a history: the seeds, updates, deletions, a row that was deleted and recreated, tokens, audit events."""
     url = f"sqlite:///{tmp_path_factory.mktemp('source') / 'fhir.sqlite'}"
-    served = Served(url)
+    served = seeded(url)
     feed = served.token()
     hemoglobin = served.get(feed, "Observation/adult-hemoglobin").json
     for text in ("corrected", "corrected again"):
@@ -120,12 +121,12 @@ def test_copied_store_returns_the_same_responses(source: str) -> None:
 
 def test_copied_store_answers_every_scenario_byte_for_byte(tmp_path: Path) -> None:
     url, target = f"sqlite:///{tmp_path / 'fhir.sqlite'}", fresh_url()
-    before = Served(url)
+    before = seeded(url, audit="batched")
     walks = [Scenario(path, before) for path in FILES]
     old = [comparable(answer) for walk in walks for answer in walked(before, walk)]
     before.close()
     asyncio.run(copy_store(url, target, ignore_progress))
-    after = Served(target, seeds=False)
+    after = Served(target, seeds=False, audit="batched")
     new = [comparable(answer) for walk in walks for answer in walked(after, walk)]
     after.close()
     assert new == old

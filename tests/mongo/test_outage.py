@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from tests.mongo.mongod import ReplicaSet
 from tests.mongo.server_processes import ORIGIN, Process
-from tests.served import Served
+from tests.seeded import seeded
 from tests.waiting import HANG, wait_until
 
 # Code for a process with a short retry time, so that the test does not wait long.
@@ -64,7 +65,7 @@ def members() -> Iterator[ReplicaSet]:
 def served(members: ReplicaSet) -> Iterator[tuple[Process, str]]:
     """A server process and a token of the institution's feed."""
     url = members.url.replace("{name}", "fhir")
-    filled = Served(url, origin=ORIGIN)
+    filled = seeded(url, origin=ORIGIN)
     token = filled.token()
     filled.close()
     process = Process(f"{url}&serverSelectionTimeoutMS=500", HASTY)
@@ -81,21 +82,31 @@ def asked(client: httpx.Client, token: str, method: str, address: str, sent: Any
     return client.request(method, address, headers=page, **{"params" if method == "GET" else "data": sent or None})
 
 
+def asked_together(
+    client: httpx.Client, token: str, askings: Iterable[tuple[str, str, Any]]
+) -> list[tuple[tuple[str, str, Any], httpx.Response]]:
+    """Each request with its response.  They are sent at the same time, because each waits for the database."""
+    with ThreadPoolExecutor(32) as pool:
+        sent = [(asking, pool.submit(asked, client, token, *asking)) for asking in askings]
+        return [(asking, answer.result()) for asking, answer in sent]
+
+
 def test_database_outage_returns_503_until_recovery(members: ReplicaSet, served: tuple[Process, str]) -> None:
     process, token = served
     with httpx.Client(base_url=process.address, timeout=HANG, cookies={"session": "x"}) as client:
         before = {asking[:2]: asked(client, token, *asking).status_code for asking in (*FHIR, *OAUTH, *PAGES)}
         assert all(status < 500 for status in before.values()), before
         members.members[0].kill()
-        for asking in (*FHIR, *OAUTH):
-            answer = asked(client, token, *asking)
+        batch = ("POST", "/fhir", bundle("batch"))
+        answers = asked_together(client, token, (*FHIR, *OAUTH, batch, *PAGES))
+        told = answers[: len(FHIR) + len(OAUTH)]
+        for asking, answer in told:
             assert (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), (asking, answer.text)
             said = answer.json()
             assert said["issue"][0]["code"] == "transient" if asking in FHIR else said["error"] == "temporarily_unavailable"
-        batch = asked(client, token, "POST", "/fhir", bundle("batch"))
-        assert batch.status_code == 503 or batch.json()["entry"][0]["response"]["status"].startswith("503"), batch.text
-        for asking in PAGES:
-            answer = asked(client, token, *asking)
+        ((_, entries), *pages) = answers[len(told) :]
+        assert entries.status_code == 503 or entries.json()["entry"][0]["response"]["status"].startswith("503"), entries.text
+        for asking, answer in pages:
             assert answer.status_code < 500 or (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), (asking, answer.text)
             assert answer.status_code != 503 or "text/html" in answer.headers["content-type"]
         assert client.get("/fhir/metadata").status_code == 503  # its audit line cannot be stored

@@ -12,7 +12,7 @@ from fhir_server.store.mongodb import MongoStore
 from tests.mongo.command_listener import Listener
 from tests.mongo.shared_mongod import fresh_url
 from tests.mongo.test_query_plans import examined, scans
-from tests.served import Served
+from tests.seeded import seeded
 
 LEFT_OUT = (
     *("lsid", "$db", "$clusterTime", "readConcern", "$readPreference", "maxTimeMS", "writeConcern"),
@@ -58,7 +58,7 @@ class Watched:
             patch.setattr(
                 MongoStore, "__init__", lambda store, url, **options: right(store, url, **options, event_listeners=[self.listener])
             )
-            self.served = Served(url)
+            self.served = seeded(url)
         self.tokens = {
             "own": self.served.app_token("adult", "adult"),
             "staff": self.served.app_token("clinician", "adult", "user/*.rs"),

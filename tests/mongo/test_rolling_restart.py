@@ -15,6 +15,7 @@ from fhir_server.audit import LOG_NAME
 from fhir_server.store import open_store
 from tests.mongo.server_processes import ORIGIN, Process
 from tests.mongo.shared_mongod import fresh_url
+from tests.seeded import seeded
 from tests.served import Served
 from tests.waiting import HANG, until
 
@@ -123,7 +124,7 @@ def rolled(folder: Path, fault: str = "", numbers: Sequence[int] = (0, 1)) -> tu
     Return the load, the ids of its rows that are stored afterwards, and the number of creates in the audit log.
     """
     url = fresh_url()
-    served = Served(url, origin=ORIGIN)
+    served = seeded(url, origin=ORIGIN)
     token = served.token()
     served.close()
     load = Load(token, [Counted(url, fault, folder), Counted(url, fault, folder)])

@@ -10,7 +10,7 @@ import pytest
 from tests.mongo.revocation_race import Pair, Race, started
 from tests.mongo.shared_mongod import fresh_url
 
-ROUNDS, MANY = 90, 1700  # two grant changes per round, with three checked responses each: 540 and 10,200
+ROUNDS, MANY = 30, 1700  # two grant changes per round, with three checked responses each: 180 and 10,200
 
 # Code for a process that never checks whether its cached permissions are current.
 STALE = """

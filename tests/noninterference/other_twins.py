@@ -49,9 +49,12 @@ class OtherTwins:
         if (leak := self.found(seed, asks, urls, tally)) is not None:
             raise leak
 
-    def require_noticed(self, plant: Callable[[Patch], None], asks: int, cases: int) -> None:
-        """Require that a planted leak is noticed in one of so many cases of each caller, and not without the leak."""
-        for seed in range(cases * len(CALLERS)):
+    def require_noticed(self, plant: Callable[[Patch], None], asks: int, cases: int, first: int = 0) -> None:
+        """Require that a planted leak is noticed in one of so many cases of each caller, and not without the leak.
+
+        The case ``first`` is tried first.
+        """
+        for seed in dict.fromkeys((first, *range(cases * len(CALLERS)))):
             with pytest.MonkeyPatch.context() as patch:
                 plant(patch)
                 leak = self.found(seed, asks)

@@ -69,7 +69,7 @@ def test_purged_histories_of_sqlite_are_equal(seed: int, tmp_path: Path) -> None
 
 def test_purged_histories_of_mongodb_are_equal() -> None:
     capability()
-    asyncio.run(_compare(case(1), (emptied_url("one"), emptied_url("two")), asks=examples(_ASKS, few=20)))
+    asyncio.run(_compare(case(1), (emptied_url("one"), emptied_url("two")), asks=examples(_ASKS, few=9)))
 
 
 @pytest.mark.slow

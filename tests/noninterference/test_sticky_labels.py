@@ -47,9 +47,19 @@ def test_thousands_of_hidden_writes_change_no_answer_of_mongodb(block: int) -> N
         asyncio.run(compared(emptied_url("graphs"), range(start, start + int(scaled(25))), _WRITES))
 
 
+# Graphs that notice a fault.  They are tried first; the others are tried if the draws have changed.
+NOTICED_IN = {
+    "a deleted row lends nothing": 10,
+    "only the newest version lends": 15,
+    "a department is what its newest version says": 15,
+    "labels of a changed row go one step": 35,
+    "a changed row relabels nothing": 35,
+}
+
+
 @pytest.mark.parametrize("leak", LENDING_FAULTS, ids=lambda leak: leak.name)
 def test_planted_lending_fault_is_detected(leak: Leak, monkeypatch: pytest.MonkeyPatch) -> None:
     leak.plant(monkeypatch)
     with pytest.raises(GrownError):
-        for start in range(0, 100, 5):
+        for start in dict.fromkeys((NOTICED_IN.get(leak.name, 0), *range(0, 100, 5))):
             asyncio.run(compared("memory:", range(start, start + 5), _WRITES))

@@ -20,7 +20,8 @@ from fhir_server.observability.logs import configure_logs
 from fhir_server.settings import Settings
 from fhir_server.store.sqlite.reader import SqliteSnapshot
 from tests.observability.spans import collect_spans, text_of
-from tests.served import KEY, NOON, ROOT, Served
+from tests.seeded import seeded
+from tests.served import KEY, NOON, ROOT
 
 TOKEN = "a token for the metrics"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -30,7 +31,7 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     """A store with the demo records, a backend's token and a parent's token."""
     url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'fhir.sqlite'}"
-    served = Served(url)
+    served = seeded(url)
     tokens = served.token(), served.app_token("parent-a", "teen")
     served.close()
     return url, *tokens

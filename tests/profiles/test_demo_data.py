@@ -19,6 +19,7 @@ from tests.profiles import us_core_searches
 from tests.profiles.must_support import missing
 from tests.profiles.test_us_core import GUIDES, US_CORE
 from tests.sample_data import needs_samples, samples
+from tests.seeded import seeded
 from tests.served import Served
 
 pytestmark = needs_samples(GUIDES)
@@ -80,7 +81,7 @@ class Guide(NamedTuple):
 
 @pytest.fixture(scope="module", params=("6.1.0", "7.0.0", "8.0.0"))
 def guide(request: pytest.FixtureRequest) -> Iterator[Guide]:
-    served = Served()
+    served = seeded()
     parts = served.parts
     package = read_archive(*samples(GUIDES.replace("*", request.param)))
     served.run(Packages(parts.store, parts.labeler, served.settings.base, parts.clock).add(package))

@@ -19,6 +19,7 @@ from fhir_server.search.visibility import Visibility
 from tests.profiles.cases import CASES
 from tests.profiles.profile_set import BASE, Json, concept, observation, package, patient, rules, structure
 from tests.profiles.test_writes import BAD, DEFECT, GOOD, SUBJECT, UNKNOWN, bundle, refusal, with_profiles
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 CASE = CASES["pattern"]
@@ -204,7 +205,7 @@ def test_places_are_in_the_order_of_the_resource() -> None:
 
 def test_verdict_says_nothing_of_a_contained_resource_that_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """A teenager's report contains an HIV test that breaks its claim: for a parent it is not there, for the institution it is."""
-    made = Served()
+    made = seeded()
     parts = made.parts
     hidden = without_subject({**BAD, "id": "inner", "code": concept("75622-1")})
     path, token = "DiagnosticReport/teen-metabolic-panel", made.token()

@@ -18,6 +18,7 @@ from fhir_server.settings import Settings
 from tests.profiles import cases
 from tests.profiles.cases import CASES
 from tests.profiles.profile_set import Json, observation, package, structure
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 CASE = CASES["pattern"]
@@ -28,8 +29,8 @@ UNKNOWN = observation(**SUBJECT, meta={"profile": ["http://x.example/unknown"]})
 JSON_PATCH = {"content-type": "application/json-patch+json"}
 
 
-def with_profiles(url: str, **settings: Any) -> Served:
-    made = Served(url, **settings)
+def with_profiles(url: str, *, seeds: bool = True, **settings: Any) -> Served:
+    made = seeded(url, **settings) if seeds else Served(url, seeds=False, **settings)
     parts = made.parts
     made.run(Packages(parts.store, parts.labeler, made.settings.base, parts.clock).add(cases.whole_set()))
     return made
@@ -210,7 +211,7 @@ def test_load_refuses_what_does_not_meet_its_claim(tmp_path: Path) -> None:
 
 
 def test_packages_count_as_soon_as_they_are_added_or_removed() -> None:
-    made = Served()
+    made = seeded()
     parts = made.parts
     packages = Packages(parts.store, parts.labeler, made.settings.base, parts.clock)
     try:
@@ -225,7 +226,7 @@ def test_packages_count_as_soon_as_they_are_added_or_removed() -> None:
 
 def test_a_profile_that_a_client_writes_has_no_effect() -> None:
     """Only the operator's packages say what others must send."""
-    made = Served()
+    made = seeded()
     try:
         token = made.token()
         assert made.request(token, "POST", "StructureDefinition", body=CASE.profile).status == 201
@@ -239,7 +240,7 @@ CONCLUDED = structure("concluded", "DiagnosticReport", {"id": "DiagnosticReport.
 
 def test_a_verdict_is_of_what_the_caller_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     """The conclusion of the teenager's report is hidden from a parent: for the parent it is not there, for the institution it is."""
-    made = Served()
+    made = seeded()
     parts = made.parts
     made.run(Packages(parts.store, parts.labeler, made.settings.base, parts.clock).add(package(CONCLUDED)))
     path = f"DiagnosticReport/teen-metabolic-panel/$validate?profile={CONCLUDED['url']}"

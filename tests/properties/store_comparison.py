@@ -13,10 +13,12 @@ from fhir_server.search import match
 from fhir_server.search.rows import Position, SearchableRow
 from fhir_server.search.visibility import Visibility
 from fhir_server.store import IndexedRow, Row, Snapshot, Store
+from tests.examples import examples
 from tests.properties.random_data import Chain, Chance
 from tests.store.stores import empty_store
 
-TYPES, CASES = 150, 100  # number of random row sets, and of random searches on each
+# Number of random row sets, and of random searches on each.  Fewer find each planted fault, too (test_translation_faults.py).
+TYPES, CASES = examples(150, few=60), 100
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from fhir_server.root_app import RootApp
 from fhir_server.smart.routes import router
-from tests.served import Answer, Served
+from tests.seeded import seeded
+from tests.served import Answer
 from tests.smart.environment import Page, World, query
 
 
@@ -16,7 +17,7 @@ class Whole(World):
     """A :class:`World` with the seed bundles in its store and with the FHIR API."""
 
     def __post_init__(self) -> None:
-        self.served = Served()
+        self.served = seeded()
         self.store, self.smart = self.served.parts.store, self.served.parts.smart
         self.clock = self.smart.now  # type: ignore[assignment]
         pages = FastAPI()

@@ -15,6 +15,7 @@ from fhir_server.interactions import app_state
 from fhir_server.interactions.app_state import MAX_STATE_BYTES
 from fhir_server.smart.clients import clients
 from fhir_server.smart.discovery.documents import CAPABILITIES
+from tests.seeded import seeded
 from tests.served import Answer, Served, store_url
 
 SYSTEM = "https://myapp.example"
@@ -23,7 +24,7 @@ SCOPE = "patient/Basic.cruds patient/Patient.rs"
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    made = Served()
+    made = seeded()
     yield made
     made.close()
 
@@ -137,7 +138,7 @@ READERS = {
 
 @pytest.mark.parametrize("store", ["memory", "sqlite", "mongodb"])
 def test_app_state_is_seen_by_its_app_and_person_only(store: str, tmp_path: Path) -> None:
-    served = Served(store_url(store, tmp_path))
+    served = seeded(store_url(store, tmp_path))
     try:
         feed = served.run(clients.find(served.parts.store, "demo-backend"))
         assert feed is not None

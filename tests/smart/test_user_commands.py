@@ -15,7 +15,8 @@ from fhir_server.smart.accounts.users import User
 from fhir_server.smart.core.token_grants import TokenGrant, active_grants
 from fhir_server.smart.tokens import tokens
 from tests.maintenance.operator import STORES, Operator, new_operator
-from tests.served import NOON, Served, micros
+from tests.seeded import seeded
+from tests.served import NOON, micros
 
 PASSWORD = "A-long-pass-2026"
 NOW = micros(NOON)
@@ -27,7 +28,7 @@ class Office:
 
     def __init__(self, operator: Operator) -> None:
         self.operator = operator
-        self.served = Served(operator.url)
+        self.served = seeded(operator.url)
         self.store, self.smart = self.served.parts.store, self.served.parts.smart
 
     def user(self, name: str) -> User:
@@ -82,8 +83,8 @@ class Office:
 @pytest.fixture(params=STORES)
 def office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     operator = new_operator(request.param, tmp_path, monkeypatch)
-    operator.must("create-store")
     made = Office(operator)
+    operator.must("user", "unlock", "adult")  # the audit log begins
     yield made
     made.served.close()
 

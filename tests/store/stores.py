@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import fhir_server.store
 from fhir_server.store import Store, open_store
@@ -15,6 +19,16 @@ SCHEMES = tuple(
     for module in pkgutil.iter_modules(fhir_server.store.__path__)
     if hasattr(import_module(f"fhir_server.store.{module.name}"), "connect")
 )
+SLOW = frozenset({"mongodb"})  # a comparison takes ten times as long as on the others
+
+
+def quick_share(values: Iterable[int], quick: int) -> list[Any]:
+    """Pairs of each store and each value, for the fixture ``run``.  Of a slow store only ``quick`` is tried by ``make test``."""
+    return [
+        pytest.param(scheme, value, marks=pytest.mark.slow if scheme in SLOW and value != quick else ())
+        for value in values
+        for scheme in SCHEMES
+    ]
 
 
 def empty_url(scheme: str, folder: Path) -> str:

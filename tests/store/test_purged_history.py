@@ -20,6 +20,7 @@ from fhir_server.store.version_summary import following
 from tests.store.conftest import RunScenario
 from tests.store.histories import CALLER, Caller, fill_histories, visible_history_of
 from tests.store.samples import OBS, put, record
+from tests.store.stores import quick_share
 from tests.store.test_visible_history import _all, _callers
 
 IDS = [f"h{seed}" for seed in range(12)]
@@ -82,7 +83,7 @@ async def _compare(store: Store, horizon: int) -> tuple[int, int, int]:
     return removed, lost, kept
 
 
-@pytest.mark.parametrize("horizon", [3500, 7500, 15_500])
+@pytest.mark.parametrize(("run", "horizon"), quick_share([3500, 7500, 15_500], 7500), indirect=["run"])
 def test_history_after_a_purge_is_what_it_was_down_to_the_horizon(run: RunScenario, horizon: int) -> None:
     removed, lost, kept = run(lambda store: _compare(store, horizon))
     assert removed > 0 and lost > 0 and kept > 50

@@ -15,6 +15,7 @@ from fhir_server.store.sqlite import SqliteStore
 from tests.store.conftest import RunScenario
 from tests.store.histories import CALLER, Caller, fill_histories, visible_history_of
 from tests.store.samples import OBS, clause, in_job, put, record, relabel, visibility
+from tests.store.stores import quick_share
 from tests.store.test_purged_history import IDS, _purge
 from tests.store.test_visible_history import _callers
 
@@ -85,7 +86,7 @@ def test_entries_are_those_of_all_histories_newest_first(run: RunScenario, seed:
     assert run(scenario) > 100
 
 
-@pytest.mark.parametrize("horizon", [4_500, 10_000])
+@pytest.mark.parametrize(("run", "horizon"), quick_share([4_500, 10_000], 4_500), indirect=["run"])
 def test_entries_are_those_of_all_histories_after_a_purge(run: RunScenario, horizon: int) -> None:
     async def scenario(store: Store) -> int:
         await fill_histories(store, (5, 12, 25), 1)

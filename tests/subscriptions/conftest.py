@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.served import Served, store_url
+from tests.seeded import seeded
+from tests.served import store_url
 from tests.subscriptions.environment import Subscribing
 
 
 @pytest.fixture
 def world() -> Iterator[Subscribing]:
     """A server on the reference store."""
-    subscribing = Subscribing(Served())
+    subscribing = Subscribing(seeded())
     yield subscribing
     subscribing.close()
 
@@ -20,6 +21,6 @@ def world() -> Iterator[Subscribing]:
 @pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subscribing]:
     """A server on each store."""
-    subscribing = Subscribing(Served(store_url(request.param, tmp_path)))
+    subscribing = Subscribing(seeded(store_url(request.param, tmp_path)))
     yield subscribing
     subscribing.close()

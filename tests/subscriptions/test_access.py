@@ -23,7 +23,8 @@ from fhir_server.smart.core.context import digest
 from fhir_server.subscriptions import dispatcher
 from fhir_server.subscriptions.dispatcher import LEASE
 from fhir_server.web.public_fetch import Network
-from tests.served import Served, micros
+from tests.seeded import seeded
+from tests.served import micros
 from tests.subscriptions.environment import Subscribing, by_criteria, by_topic, lab
 
 RELEASE = "https://fhir-server.example/ig/StructureDefinition/release-at"
@@ -135,7 +136,7 @@ def test_no_hidden_write_shows_when_a_subscription_ends(ends: str, monkeypatch: 
     monkeypatch.setattr(dispatcher, "crc32", lambda key: 0)  # the ids differ
     seen = []
     for secrets in (True, False):
-        world = Subscribing(Served())
+        world = Subscribing(seeded())
         body = by_topic()
         if ends == "by itself":
             body["end"] = instant_text(world.served.parts.clock() + 3600 * SECOND)
@@ -160,7 +161,7 @@ def test_no_hidden_write_shows_in_what_is_told_after_a_restart(ahead: int, monke
     monkeypatch.setattr(dispatcher, "crc32", lambda key: 0)
     seen = []
     for secrets in (True, False):
-        world = Subscribing(Served())
+        world = Subscribing(seeded())
         world.active(world.served.app_token("parent-a", "teen"), by_topic())
         world.write(lab() | {"extension": [{"url": RELEASE, "valueInstant": instant_text(world.served.parts.clock() + 200 * SECOND)}]})
         for _ in range(ahead // 10):

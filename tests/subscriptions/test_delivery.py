@@ -17,6 +17,7 @@ from fhir_server.subscriptions import delivery, dispatcher
 from fhir_server.subscriptions.dispatcher import LEASE
 from fhir_server.web.public_fetch import Network
 from fhir_server.writing.write_times import LATEST_DELAY, WritesInProgress, write_time
+from tests.seeded import seeded
 from tests.served import Served, micros
 from tests.subscriptions.environment import Subscribing, by_criteria, by_topic, lab, value
 
@@ -124,7 +125,7 @@ def test_another_server_continues_where_the_first_one_ended(any_store: Subscribi
 
 def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'fhir.sqlite'}"
-    before = Subscribing(Served(url))
+    before = Subscribing(seeded(url))
     id = before.active(before.served.token(), by_topic())
     written = before.write(lab())
     before.served.close()

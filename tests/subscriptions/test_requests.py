@@ -11,6 +11,7 @@ from fhir_server.clock import SECOND, instant_text
 from fhir_server.interactions.subscription_records import MAX_SUBSCRIPTIONS
 from fhir_server.interactions.subscription_write import MAX_BYTES
 from fhir_server.resources.validate import check
+from tests.seeded import seeded
 from tests.subscriptions.environment import ENDPOINT, GUIDE, TOPIC, Subscribing, by_criteria, by_topic, lab, value
 
 Json = dict[str, Any]
@@ -80,9 +81,7 @@ REFUSED: dict[str, tuple[Json, str]] = {
 
 @pytest.fixture(scope="module")
 def shared() -> Any:
-    from tests.served import Served
-
-    server = Served()
+    server = seeded()
     yield Subscribing(server)
     server.close()
 
