@@ -90,8 +90,7 @@ class SqliteSnapshot:
         self.connection = connection
         self.names = names
         self._seconds = seconds
-        self._deadline = inf
-        self._ends = inf  # the deadline of a statement that may run on this thread until its end
+        self._deadline = self._ends = inf  # of the statement; the second whatever thread it is on
         self.inline_until = inf
         self._is_last = False  # whether the budget ends before the statement's own time limit
         connection.set_progress_handler(self._is_over, _STEPS)
