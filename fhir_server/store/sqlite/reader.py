@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 from math import inf
 from operator import itemgetter
 from time import monotonic
@@ -28,7 +27,7 @@ from fhir_server.store.sqlite.interning import Names
 from fhir_server.store.sqlite.schema import MAX_RID, PATIENT_BITS, SEQUENCE
 from fhir_server.store.sqlite.sorting import SortedQuery, in_order, union
 from fhir_server.store.sqlite.steps import SqliteSteps
-from fhir_server.store.sqlite.translate import FilterTranslator, class_mask
+from fhir_server.store.sqlite.translate import FilterTranslator, class_mask, union_of
 
 SECONDS: Final = 2.0  # time limit of one statement
 _STEPS: Final = 4_000  # instructions of SQLite's virtual machine between two checks of the time limit
@@ -91,8 +90,7 @@ class SqliteSnapshot:
         self.connection = connection
         self.names = names
         self._seconds = seconds
-        self._deadline = inf
-        self._ends = inf  # the deadline of a statement that may run on this thread until its end
+        self._deadline = self._ends = inf  # of the statement; the second whatever thread it is on
         self.inline_until = inf
         self._is_last = False  # whether the budget ends before the statement's own time limit
         connection.set_progress_handler(self._is_over, _STEPS)
@@ -173,7 +171,7 @@ class SqliteSnapshot:
         """
         clauses = visibility.clauses
         if len(clauses) != 1:
-            classes = _union(tuple([clause.classes for clause in clauses]))
+            classes = union_of(tuple([clause.classes for clause in clauses]))
             released_only = all(clause.released_only for clause in clauses)
             return self.rows(sql + _HAS_LABELS, (*args, class_mask(classes), visibility.now if released_only else MAX_INSTANT))
         clause = clauses[0]
@@ -390,11 +388,6 @@ class SqliteSnapshot:
     async def records_unfiltered(self, kind: str, prefix: str = "", limit: int | None = None) -> tuple[tuple[str, bytes], ...]:
         sql = "SELECT key, value FROM secret WHERE kind = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
         return tuple(self.rows(sql, (kind, prefix, prefix + "\x7f", -1 if limit is None else limit)))
-
-
-@lru_cache(512)
-def _union(classes: tuple[frozenset[int], ...]) -> frozenset[int]:
-    return frozenset[int]().union(*classes)
 
 
 def _visible_statement(keys: list[tuple[int, str]]) -> tuple[str, tuple[Any, ...]]:

@@ -63,16 +63,12 @@ class SqliteTransaction(SqliteSnapshot):
 
     _began = _sequence = 0
     logged: list[tuple[str, LogEntry, LinkEntries]]  # by the jobs of this transaction
-    _epochs: dict[str | None, PermissionEpoch]  # that the job has read: nobody else writes meanwhile
-
-    def begin_job(self) -> None:
-        """Forget what another job has read."""
-        self._epochs = {}
+    epochs: dict[str | None, PermissionEpoch]  # that this job has read: nobody else writes meanwhile
 
     async def permission_epoch(self, patient: str | None) -> PermissionEpoch:
-        epoch = self._epochs.get(patient)
+        epoch = self.epochs.get(patient)
         if epoch is None:
-            epoch = self._epochs[patient] = await super().permission_epoch(patient)
+            epoch = self.epochs[patient] = await super().permission_epoch(patient)
         return epoch
 
     def _query(self, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -311,12 +307,11 @@ class SqliteTransaction(SqliteSnapshot):
 
     async def intern_class(self, key: str) -> int:
         number = self.names.intern_class(key)
-        if any(number >= epoch.classes for epoch in self._epochs.values()):
-            self._epochs = {}
+        self.epochs = {patient: epoch for patient, epoch in self.epochs.items() if number < epoch.classes}
         return number
 
     async def advance_epoch(self, patient: str | None) -> None:
-        self._epochs = {}
+        self.epochs = {}
         if patient is None:
             self.connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'security'")
         else:

@@ -106,6 +106,12 @@ def ids_array(ids: Iterable[str]) -> Any:
 
 
 @lru_cache(512)
+def union_of(classes: tuple[frozenset[int], ...]) -> frozenset[int]:
+    """Return all of these classes."""
+    return frozenset[int]().union(*classes)
+
+
+@lru_cache(512)
 def class_mask(classes: frozenset[int]) -> bytes:
     """Return one byte for each class up to the greatest of these: 1 if it is one of them, else 0."""
     bytes_ = bytearray(max(classes, default=-1) + 1)

@@ -96,7 +96,7 @@ class Writer:
 
     def _run_single(self, job: Job, _: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> _Outcome:
         """Run the only job of a commit without a savepoint, whose journal would double the cost of a large job."""
-        self._transaction.begin_job()
+        self._transaction.epochs = {}
         try:
             result = job(self._transaction)
         except BaseException as error:
@@ -107,7 +107,7 @@ class Writer:
 
     def _run_in_savepoint(self, job: Job, future: asyncio.Future[Any]) -> _Outcome:
         self._connection.execute("SAVEPOINT job")
-        self._transaction.begin_job()
+        self._transaction.epochs = {}
         logged = len(self._transaction.logged)
         try:
             result = job(self._transaction)
