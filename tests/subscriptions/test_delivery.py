@@ -240,7 +240,7 @@ def test_a_long_write_of_another_server_is_waited_for(any_store: Subscribing) ->
     parts, feed = any_store.served.parts, any_store.served.token()
     any_store.active(feed, by_topic())
     service = replace(parts.service, writes=WritesInProgress())
-    other = replace(parts, service=service).dispatcher(lambda counts: None)
+    other = replace(parts, service=service).subscribers.dispatcher(lambda counts: None)
     with service.writes.begun(parts.clock):
         any_store.look(3, other)
         any_store.write(lab())
