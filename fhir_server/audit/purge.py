@@ -20,9 +20,10 @@ from fhir_server.audit.entries import keys_of_line, recorded_at
 from fhir_server.audit.reading import newest_purge
 from fhir_server.audit.verification import verify
 from fhir_server.clock import instant_text
+from fhir_server.errors import Problem
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.store import Store
-from fhir_server.store.logs import PurgedLine
+from fhir_server.store.logs import NOT_FIRST, PurgedLine
 
 _PAGE: Final = 1000
 _STEP: Final = 2000  # lines that one transaction removes; others wait for it
@@ -35,6 +36,7 @@ class PurgePlan(NamedTuple):
     ``after``  (number, MAC) in its chain of the line before them; (-1, "") if there is none
     ``formers``  see :class:`~fhir_server.audit.chain.Purged`
     ``head``   the end of the chain before they were looked for
+    ``steps``  the number of the first line of each step
     """
 
     before: int
@@ -44,6 +46,7 @@ class PurgePlan(NamedTuple):
     after: tuple[int, str]
     formers: tuple[Remaining, ...]
     head: Head
+    steps: tuple[int, ...]
 
 
 async def plan(
@@ -66,9 +69,12 @@ async def plan(
     is_old = True
     digest = sha256()
     formers: list[Remaining] = []
+    steps: list[int] = []
     async for number, text in _lines(store):
         is_old = is_old and (at := recorded_at(text)) is not None and at < before
         if is_old:
+            if count % _STEP == 0:
+                steps.append(number)
             count, first, last = count + 1, first or number, number
             if archive is not None:
                 archive(number, text)
@@ -78,7 +84,7 @@ async def plan(
             formers.append(Remaining(line.mac, remaining, digest.hexdigest()))
         remaining += 1
         digest.update(text + b"\n")
-    return PurgePlan(before, count, first, last, after, tuple(formers), head)
+    return PurgePlan(before, count, first, last, after, tuple(formers), head, tuple(steps))
 
 
 async def purge(store: Store, log: AuditLog, found: PurgePlan, event: SecurityEvent, now: Callable[[], int]) -> None:
@@ -89,8 +95,10 @@ async def purge(store: Store, log: AuditLog, found: PurgePlan, event: SecurityEv
     last = await newest_purge(store)
     total = last.purged.total if last and last.purged else 0
     after = 0
-    while after < found.last and (lines := await store.read_log(LOG_NAME, after, _STEP)):
-        lines = tuple([(number, text) for number, text in lines if number <= found.last])
+    for first in found.steps:
+        lines = tuple([(number, text) for number, text in await store.read_log(LOG_NAME, after, _STEP) if number <= found.last])
+        if not lines or lines[0][0] != first:  # else both would go on, with totals that know nothing of each other
+            raise Problem("conflict", NOT_FIRST)
         after, text = lines[-1]
         line = parse_line(text)
         total += len(lines)

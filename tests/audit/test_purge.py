@@ -392,3 +392,31 @@ def test_archive_verifies_without_the_store_and_each_change_is_found(tmp_path: P
     assert verify_archive(path, OTHER).findings
     with pytest.raises(FileExistsError):
         ArchiveWriter(path, keys)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_purge_between_the_steps_of_another_ends_that_one(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their turns are, one of them says how many lines are gone."""
+    monkeypatch.setattr(purging, "_STEP", 3)
+
+    async def scenario(store: Store) -> tuple[Any, Verified]:
+        await written(store, 0, 30)
+        log, between = AuditLog(store, KEYS), []
+        await log.prepare()
+        found = await plan(store, log, 20 * SECOND, [])
+        record = log.record_purge
+
+        async def recorded(*given: Any) -> None:
+            await record(*given)
+            if not between:
+                between.append(await purged(store, 25))
+
+        monkeypatch.setattr(log, "record_purge", recorded)
+        try:
+            await purge(store, log, found, EVENT, lambda: 1000 * SECOND)
+        except Problem as problem:
+            return problem.kind, await verify(store, KEYS)
+        return None, await verify(store, KEYS)
+
+    ended, result = on_each_store(scheme, tmp_path, scenario)
+    assert (ended, result.findings, result.purged) == ("conflict", [], 25)
