@@ -88,7 +88,7 @@ KINDS = "openid fhirUser launch/patient offline_access patient/Observation.rs pa
 
 
 def share(walk: Walk, name: str) -> None:
-    walk.visit("/sharing", "adult").fill(name=name).one("input[name=level][value=standard]").click()
+    walk.visit("/sharing", "adult").fill(name=name).one(".new input[name=level][value=standard]").click()
     walk.press(".new button.primary")
 
 
@@ -245,7 +245,7 @@ def test_long_or_foreign_name_fits_a_phone_untruncated(walk: Walk, named: Callab
     walk.visit("/", "adult")
     assert walk.one(".who span").text == f"Signed in as {name}"
     assert too_wide(walk, 360) == []
-    walk.visit("/sharing").fill(name=name).one("input[name=level][value=standard]").click()
+    walk.visit("/sharing").fill(name=name).one(".new input[name=level][value=standard]").click()
     walk.press(".new button.primary")
     assert name in walk.one("h1").text
     assert too_wide(walk, 360) == []
