@@ -52,7 +52,7 @@ PAGES: dict[str, Callable[[Walk], object]] = {
     "password to set": lambda walk: walk.visit("/set-password"),
     "account to open": lambda walk: walk.visit("/join"),
     "account refused to open": lambda walk: (
-        walk.visit("/join").fill(code="AAAA", username="alexandra", new=NEW, again=NEW).press("button.primary")
+        walk.visit("/join").fill(code="AAAA", born="02291980", username="alexandra", new=NEW, again=NEW).press("button.primary")
     ),
     "forgotten password": lambda walk: walk.visit("/forgot"),
     "help is on its way": lambda walk: walk.visit("/forgot").fill(address="nobody@adult.example").press("button.primary"),
