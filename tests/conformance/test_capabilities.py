@@ -148,3 +148,9 @@ def test_smart_22_capability_smart_app_state__app_stores_and_finds_state(server:
     assert made.status_code == 201, made.text
     found = server.get(tokens, "Basic?code=https://app.example/state|settings&subject=Patient/adult").json()
     assert [entry["resource"]["id"] for entry in found["entry"]] == [made.json()["id"]]
+
+
+def test_smart_22_capability_health_cards__patient_gets_a_signed_card(server: Server) -> None:
+    answer = server.get(server.launch("adult", "adult", READ), "Patient/adult/$health-cards-issue?credentialType=Immunization").json()
+    cards = [part["valueString"] for part in answer["parameter"] if part["name"] == "verifiableCredential"]
+    assert cards and {len(card.split(".")) for card in cards} == {3}
