@@ -119,7 +119,7 @@ def test_all_that_is_promised_answers_and_nothing_else(server: Server, token: st
 def test_comparison_finds_a_route_that_is_not_promised(server: Server, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = next(route for route in routing.ROUTES if route.code == "read")
     hidden = Route("operation", "GET", ("{type}", "$x"), plain.handle)
-    monkeypatch.setitem(routing._BY_KEY, ("", "$x"), [hidden])
+    monkeypatch.setitem(routing._BY_KEY, (routing._route_key(("{type}", "$x")), routing._TYPE), [hidden])
     assert "GET /Observation/$x answers" in differences(server, token)
 
 

@@ -180,10 +180,12 @@ def test_pages_that_change_something_are_refused_in_plain_words(sqlite: Operator
         for path in (
             "/sharing",
             "/sharing/end",
+            "/sharing/level",
             "/sharing/withdraw",
             "/account/password",
             "/account/second",
             "/accept",
+            "/join",
             "/links",
             "/set-password",
             "/register-app",
@@ -299,9 +301,10 @@ def test_commands_that_change_records_obey_read_only(sqlite: Operator, tmp_path:
 
 # Outside the FHIR API and SCIM: whatever is no GET and not STILL_OPEN.  A new path belongs into one of the two.
 REFUSED = {
-    "/accept", "/account/password", "/account/results", "/account/second", "/account/second/confirm", "/account/second/end",
+    "/accept", "/join", "/account/password", "/account/results", "/account/second", "/account/second/confirm", "/account/second/end",
     "/links", "/links/{id}/unlink", "/oauth/register", "/oauth/register/{client_id}", "/register-app", "/set-password",
-    "/sharing", "/sharing/code", "/r/{key}/reports/{id}", "/r/{key}/{section}/{id}", "/sharing/end", "/sharing/withdraw",
+    "/sharing", "/sharing/code", "/r/{key}/reports/{id}", "/r/{key}/{section}/{id}", "/sharing/end",
+    "/sharing/level", "/sharing/withdraw",
 }  # fmt: skip
 
 
