@@ -20,13 +20,19 @@ SYSTEM = "urn:test:two-processes"
 
 _LOSES_A_COMMIT = """
 from fhir_server.store.sqlite.transaction import SqliteTransaction
-commits = []
-commit = SqliteTransaction.commit
+written, lost = [], []
+put, commit = SqliteTransaction.put, SqliteTransaction.commit
+async def putting(self, indexed):
+    written.append(indexed.row.type)
+    await put(self, indexed)
 def losing(self):
-    commits.append(self)
-    self.connection.execute("ROLLBACK") if len(commits) % 9 == 0 else commit(self)
-SqliteTransaction.commit = losing
-"""
+    if "Basic" in written and not lost:
+        lost.append(self)
+        self.connection.execute("ROLLBACK")
+    else:
+        commit(self)
+SqliteTransaction.put, SqliteTransaction.commit = putting, losing
+"""  # the first commit with a create, however many creates are in one
 _OVERLOOKS_WHAT_IS_THERE = """
 from fhir_server.access.view import View
 find = View.find
