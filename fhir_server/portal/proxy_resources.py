@@ -83,13 +83,19 @@ def build_consent(
 
 
 def with_level(categories: bytes, level: str) -> bytes:
-    """Return the categories of a proxy grant's Consent with another level; all others stay as they are written."""
-    kept = [item for item in jsontext.items(categories) if LEVEL not in _systems(jsontext.parse(item))]
+    """Return the categories of a proxy grant's Consent with another level.  Those that name no level stay as they are written."""
+    kept = [left for item in jsontext.items(categories) if (left := _without_level(item))]
     return b"[" + b",".join([*kept, jsontext.dumps(_concept(LEVEL, level).model_dump())]) + b"]"
 
 
-def _systems(concept: Mapping[str, Any]) -> set[str]:
-    return {coding.get("system", "") for coding in concept.get("coding", ())}
+def _without_level(item: bytes) -> bytes:
+    """A category without the level that it names; empty if it names nothing else."""
+    concept = jsontext.parse(item)
+    codings = concept.get("coding", ())
+    left = [coding for coding in codings if coding.get("system") != LEVEL]
+    if len(left) == len(codings):
+        return item
+    return jsontext.dumps(concept | {"coding": left}) if left else b""
 
 
 def describe_person(resource: Mapping[str, Any]) -> str:

@@ -197,3 +197,13 @@ def test_csrf_recovery_forms_of_another_browser_are_refused(world: World, mailbo
 def test_a_server_without_mail_offers_no_recovery_by_mail(world: World) -> None:
     assert world.http.get("/forgot").status_code == 404 and world.http.get("/recover").status_code == 404
     assert "/forgot" not in world.http.get("/sign-in").text
+
+
+def test_nothing_of_an_address_stays_when_the_account_is_removed(world: World, mailbox: Mailbox) -> None:
+    give_address(world.smart)
+    asyncio.run(users.remove(world.store, "adult", world.clock()))
+    for kind in ("contact", "contact-address", "pending-contact"):
+        assert asyncio.run(world.store.key_values.list_all(kind, 0)) == (), kind
+    ask(world)
+    deliver(world.smart)
+    assert mailbox.sent == []

@@ -79,6 +79,17 @@ def test_f21_6_a_lower_level_shows_an_existing_token_less_at_once(world: World) 
     assert end(world, consent) == 303 and world.status(token) == 404
 
 
+def test_a_category_that_names_more_than_the_level_keeps_the_rest(world: World) -> None:
+    """Else the Consent would no longer be a grant of access, and the page would say that its level was changed."""
+    consent, token = share_with_proxy(world)
+    category = world.stored("Consent")[consent]["category"]
+    merged = [category[0], {"coding": [*category[1]["coding"], *category[2]["coding"]]}]
+    asyncio.run(world.change("Consent", consent, {"category": merged}))
+    assert world.status(token) == 200
+    assert change_level(world, consent, "full") == 303
+    assert world.status(token) == 200 and "full" in str(world.stored("Consent")[consent]["category"])
+
+
 def test_a_level_is_changed_by_its_patient_only_and_to_a_known_one(world: World) -> None:
     consent, _ = share_with_proxy(world)
     other = world.signed_in("newly-adult")

@@ -55,7 +55,9 @@ async def find_pending(store: Store, user: User, now: int) -> PendingContact | N
 async def accounts_of(store: Store, address: str) -> list[tuple[User, Contact]]:
     """Return the accounts with this verified address, by user name, without those that are locked."""
     found = []
-    for _, subject in await store.key_values.list_family(_BY_ADDRESS, _family(address), 0):
+    async with store.snapshot() as snapshot:
+        named = await snapshot.records_unfiltered(_BY_ADDRESS, f"{digest(comparable(address))} ")
+    for _, subject in named:
         user = await user_index.find_by_subject(store, subject.decode())
         contact = await find(store, user) if user is not None and not user.disabled else None
         if user is not None and contact is not None and comparable(contact.address) == comparable(address):
@@ -112,7 +114,7 @@ async def save(store: Store, user: User, address: str, now: int) -> None:
 
 async def add(store: Store, user: User, address: str, now: int) -> None:
     """Store the verified address of an account that has none, and tell nobody: it is new."""
-    await store.key_values.put(_BY_ADDRESS, _key(user, address), user.subject.encode(), MAX_INSTANT, _family(address))
+    await store.key_values.put(_BY_ADDRESS, _key(user, address), user.subject.encode(), MAX_INSTANT, account_family(user))
     contact = msgspec.json.encode(Contact(address, now))
     await store.key_values.put(_CONTACT, digest(user.subject), contact, MAX_INSTANT, account_family(user))
 
@@ -131,10 +133,6 @@ async def remove(store: Store, user: User, now: int) -> None:
 
 def _hashed(user: User, address: str, code: str) -> str:
     return digest(f"{user.subject} {address} {code}")
-
-
-def _family(address: str) -> str:
-    return f"contact address:{digest(comparable(address))}"
 
 
 def _key(user: User, address: str) -> str:
