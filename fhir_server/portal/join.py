@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.portal import page_handlers
 from fhir_server.smart.accounts import account_codes, account_events, browser_names, cookies, sessions
 from fhir_server.smart.accounts.account_codes import AccountCodeError
+from fhir_server.smart.accounts.visitor_forms import read_own_form
 from fhir_server.smart.core.context import HOUR, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent, patient_references
 from fhir_server.smart.notices import contacts
-from fhir_server.web.forms import FORGED_FORM, BadFormError, address, read_form, with_headers
+from fhir_server.web.forms import address, with_headers
 
 PATH: Final = "/join"
 PER_NETWORK: Final = 60  # attempts an hour
@@ -38,12 +39,9 @@ class JoinPages:
         return self._form(request, {})
 
     async def submit(self, request: Request) -> Response:
-        try:
-            form = dict(await read_form(request))
-        except BadFormError as error:
-            return page_handlers.render_failure(self._smart, str(error))
-        if not cookies.is_own_form(self._smart, request, form.get("token", "")):
-            return page_handlers.render_failure(self._smart, FORGED_FORM, 403)
+        form = await read_own_form(self._smart, request)
+        if isinstance(form, Response):
+            return form
         client = address(request)
         if wait := await self._limit.take(self._smart.store.key_values, client, self._smart.now()):
             return with_headers(page_handlers.render_failure(self._smart, _TOO_MANY, 429), retry_after(wait))

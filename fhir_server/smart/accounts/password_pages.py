@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request, Response
 from fhir_server.smart.accounts import account_events, browser_names, cookies, password_codes, sessions, users
 from fhir_server.smart.accounts.account_events import EventKind
 from fhir_server.smart.accounts.password_codes import CodeSource, SecondFactorNeededError
+from fhir_server.smart.accounts.visitor_forms import read_own_form
 from fhir_server.smart.core.context import HOUR, SmartContext, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import FORGED_FORM, BadFormError, address, read_form, with_headers
+from fhir_server.web.forms import address, with_headers
 
 PATH: Final = "/set-password"
 RECOVER: Final = "/recover"
@@ -55,12 +56,9 @@ class PasswordPages:
         return self._form(request, {})
 
     async def submit(self, request: Request) -> Response:
-        try:
-            form = dict(await read_form(request))
-        except BadFormError as error:
-            return render(self._smart, "error.html", 400, text=str(error), detail="")
-        if not cookies.is_own_form(self._smart, request, form.get("token", "")):
-            return render(self._smart, "error.html", 403, text=FORGED_FORM, detail="")
+        form = await read_own_form(self._smart, request)
+        if isinstance(form, Response):
+            return form
         client, now = address(request), self._smart.now()
         if wait := await self._limit.take(self._smart.store.key_values, client, now):
             return with_headers(render(self._smart, "error.html", 429, text=_TOO_MANY, detail=""), retry_after(wait))

@@ -23,11 +23,12 @@ from fhir_server.smart.accounts import (
 from fhir_server.smart.accounts.second_factor_pending import PendingSecondFactor
 from fhir_server.smart.accounts.sessions import Session
 from fhir_server.smart.accounts.users import User
+from fhir_server.smart.accounts.visitor_forms import read_own_form
 from fhir_server.smart.core import session_ends
 from fhir_server.smart.core.context import SmartContext
 from fhir_server.smart.core.security_events import SecurityEvent
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import FORGED_FORM, NO_STORE, BadFormError, address, local_path, read_form
+from fhir_server.web.forms import NO_STORE, address, local_path
 
 PATH: Final = "/sign-in/second"
 _WRONG: Final = (
@@ -74,12 +75,9 @@ class SecondFactorPages:
         return await self._form(request)
 
     async def submit(self, request: Request) -> Response:
-        try:
-            form = dict(await read_form(request))
-        except BadFormError as error:
-            return render(self._smart, "error.html", 400, text=str(error), detail="")
-        if not cookies.is_own_form(self._smart, request, form.get("token", "")):
-            return render(self._smart, "error.html", 403, text=FORGED_FORM, detail="")
+        form = await read_own_form(self._smart, request)
+        if isinstance(form, Response):
+            return form
         cookie = cookies.session_cookie(self._smart, request)
         pending_sign_in = await second_factor_pending.find(self._smart, cookie)
         if pending_sign_in is None:

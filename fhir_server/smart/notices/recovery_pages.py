@@ -11,12 +11,13 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from fhir_server.smart.accounts import cookies, sessions
+from fhir_server.smart.accounts.visitor_forms import read_own_form
 from fhir_server.smart.core import notice_queue
 from fhir_server.smart.core.context import DAY, HOUR, SmartContext, digest, new_secret
 from fhir_server.smart.core.rate_limits import RateLimit, retry_after
 from fhir_server.smart.notices import addresses
 from fhir_server.smart.pages import render
-from fhir_server.web.forms import FORGED_FORM, BadFormError, address, read_form, with_headers
+from fhir_server.web.forms import address, with_headers
 
 PATH: Final = "/forgot"
 PER_NETWORK: Final = 20  # requests an hour; a ward or a family shares one address of the network
@@ -36,12 +37,9 @@ class RecoveryPages:
         return self._form(request)
 
     async def submit(self, request: Request) -> Response:
-        try:
-            form = dict(await read_form(request))
-        except BadFormError as error:
-            return render(self._smart, "error.html", 400, text=str(error), detail="")
-        if not cookies.is_own_form(self._smart, request, form.get("token", "")):
-            return render(self._smart, "error.html", 403, text=FORGED_FORM, detail="")
+        form = await read_own_form(self._smart, request)
+        if isinstance(form, Response):
+            return form
         values, now = self._smart.store.key_values, self._smart.now()
         if wait := await self._by_network.take(values, address(request), now):
             return with_headers(render(self._smart, "error.html", 429, text=_TOO_MANY, detail=""), retry_after(wait))
