@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -224,3 +225,40 @@ def test_a_number_that_another_view_counted_is_noticed(monkeypatch: pytest.Monke
 def test_each_account_of_a_person_who_was_not_there_yet_has_no_marks(site: RecordPages) -> None:
     reader: Reader = site.reader("proxy-full")
     assert marked(reader.page(reader.address("Alex"))) == []
+
+
+def test_each_request_of_the_first_page_is_of_the_instant_at_which_it_is_opened(site: RecordPages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may see what is decided at the instant of the request: one of a month ago would have the access of then."""
+    asked: list[int] = []
+    get = RecordReader._get
+
+    async def noted(self: RecordReader, *what: Any, **how: Any) -> Any:
+        asked.append(self.now)
+        return await get(self, *what, **how)
+
+    monkeypatch.setattr(RecordReader, "_get", noted)
+    reader = site.reader("parent-a")
+    reader.page(reader.address("Charlie"))
+    assert len(asked) > 4 and set(asked) == {site.served.parts.smart.now()}
+
+
+def test_a_sensitive_result_leaves_the_first_page_with_the_12th_birthday() -> None:
+    born = date(2018, 6, 1)
+
+    def shown(day: date) -> bool:
+        site = RecordPages()
+        try:
+            child = site.served.get(site.served.token(), "Patient/child").json
+            site.write(child | {"birthDate": born.isoformat()})
+            when = (born.replace(year=born.year + 12) - timedelta(days=5)).isoformat()
+            site.write(result("zz-value", "child", effectiveDateTime=when, meta={"security": [{"system": ACT, "code": "SEX"}]}))
+            row = report("zz-secret", "zz-value", patient="child") | {"effectiveDateTime": when}
+            site.write(row | {"meta": {"security": [{"system": ACT, "code": "SEX"}]}})
+            site.served.at(int(datetime(day.year, day.month, day.day, 15, tzinfo=UTC).timestamp()) * 1_000_000)
+            reader = site.reader("parent-a")
+            return "zz zz-secret" in reader.page(reader.address("Charlie"))
+        finally:
+            site.served.close()
+
+    birthday = born.replace(year=born.year + 12)
+    assert [shown(birthday - timedelta(days=2)), shown(birthday + timedelta(days=10))] == [True, False]

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 
-from fhir_server.clock import SECOND
+from fhir_server.clock import SECOND, instant_text
 from fhir_server.portal.record import sections
 from fhir_server.portal.record.opened import OpenRecord
-from fhir_server.portal.record.sections import NOW, SECTIONS, Section
+from fhir_server.portal.record.sections import SECTIONS, Section
 
 _NEW_DAYS: Final = 30
 _MONTH: Final = _NEW_DAYS * 24 * 3600 * SECOND
@@ -22,15 +22,15 @@ _NEWEST: Final = ("_sort", "-_lastUpdated")
 
 async def show(request: Request, record: OpenRecord) -> Response:
     """The page.  Raises RefusedError."""
-    month = replace(record, reader=replace(record.reader, now=record.reader.now - _MONTH))
-    results = replace(sections.REPORTS, query=(*sections.REPORTS.query, ("date", f"ge{NOW}")))
+    # The request itself is of now: who may see what is decided at its instant.
+    results = replace(sections.REPORTS, query=(*sections.REPORTS.query, ("date", f"ge{instant_text(record.reader.now - _MONTH)}")))
     unread = await _unread(record)
     accounts = replace(sections.ACCOUNTS, query=(("status", "active"), ("_sort", "-period")))
     return record.page(
         "record.html",
         days=_NEW_DAYS,
         coming=await record.listed(sections.COMING, "visits", count=_VISITS),
-        new=await month.listed(results, "results", count=_FEW),
+        new=await record.listed(results, "results", count=_FEW),
         unread=unread,
         waiting=await record.listed(sections.TASKS, "requests", count=_FEW),
         balance=await record.listed(accounts, "bills", count=_FEW),
